@@ -1,0 +1,51 @@
+"""The `captioner` command: finds the sub-command, and turns errors that a user can mend into one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import captioner
+
+COMMANDS = {
+    "caption": "caption photos",
+    "heatmap": "draw where the model looks for every word",
+    "evaluate": "run a model on a data set and score its captions",
+    "score": "score a results file in the COCO server's format",
+    "cache": "store a frozen encoder's grids, to train on them",
+    "export": "make one safe model file of a training run",
+    "train": "train, validate or print a config (the same as scripts/train.py)",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a sub-command; returns the exit status (2 for an error that stopped it)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["train"]:  # LightningCLI has a parser of its own
+        from captioner.cli.train import main as train
+
+        return train(given[1:])
+    parser = argparse.ArgumentParser(prog="captioner", description=captioner.__doc__.partition("\n")[0])
+    parser.add_argument("--version", action="version", version=f"captioner {captioner.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        if name in given[:1]:
+            import_module(f"captioner.cli.{name}").add_arguments(command)
+    args = parser.parse_args(given)
+    try:
+        return import_module(f"captioner.cli.{args.command}").run(args)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"captioner: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("captioner: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

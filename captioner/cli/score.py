@@ -1,0 +1,46 @@
+"""`captioner score`: score any results file against a COCO captions file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--references",
+        type=Path,
+        required=True,
+        metavar="COCO.json",
+        help="reference captions in COCO's format",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        required=True,
+        metavar="RESULTS.json",
+        help='the captions to score: [{"image_id": 1, "caption": "..."}, ...]',
+    )
+    parser.add_argument("--output", type=Path, metavar="METRICS.json", help="write the unrounded scores here")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score the results, print a table, and write the JSON if it is asked for.
+
+    Raises:
+        OSError: when a file cannot be read or written.
+        ValueError: when a file is not what it should be, or there is nothing to score.
+    """
+    from captioner.metrics import read_references, read_results, score
+
+    scores = score(read_references(args.references), read_results(args.results))
+    for name, value in scores.metrics().items():
+        print(f"{name:<12}{'left out' if value is None else f'{value:.2f}':>8}")
+    print(f"{'images':<12}{scores.num_scored:>8}")
+    print(f"{'missing':<12}{scores.num_missing:>8}")
+    print(f"{'tokenizer':<12}{scores.tokenizer}")
+    if args.output is not None:
+        args.output.write_text(json.dumps(scores.to_dict(), indent=2) + "\n", encoding="utf-8")
+    return 0

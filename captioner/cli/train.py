@@ -1,0 +1,98 @@
+"""The training door: LightningCLI over `CaptioningTask` and `CaptionData`, with one folder per run.
+
+    python scripts/train.py fit -c configs/flickr8k_cpu.yaml [--model.decoder.init_args.gate vector ...]
+
+A run's folder (`--run_dir`) holds `config.yaml`, TensorBoard's events and `checkpoints/`: the best by the
+monitored metric, and `last.ckpt`, from which `--ckpt_path last` goes on exactly.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from captioner.data.datamodule import CaptionData
+from captioner.tasks.captioning import CaptioningTask
+from captioner.tasks.resume import AtomicCheckpointIO, ExactResume
+from captioner.tasks.samples import SampleCaptions
+
+
+class TrainingCLI(LightningCLI):
+    """One `run_dir` for all that a run writes, and the links between data and model."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run's folder, the callbacks that every run has, and the links."""
+        parser.add_argument("--run_dir", default="runs/default", help="the folder of this run")
+        parser.add_lightning_class_args(ModelCheckpoint, "best")
+        parser.add_lightning_class_args(EarlyStopping, "stopping")
+        parser.add_lightning_class_args(SampleCaptions, "samples")
+        parser.set_defaults(
+            {
+                "best.filename": "best-{epoch:02d}-{val/cider:.2f}",
+                "best.auto_insert_metric_name": False,
+                "best.monitor": "val/cider",
+                "best.mode": "max",
+                "stopping.monitor": "val/cider",
+                "stopping.mode": "max",
+                "stopping.patience": 10,
+            }
+        )
+        parser.add_argument("--save_every_n_steps", type=int, default=200, help="optimiser steps between two last.ckpt")
+        parser.link_arguments("run_dir", "trainer.default_root_dir")
+        parser.link_arguments("run_dir", "best.dirpath", compute_fn=checkpoint_folder)
+        parser.link_arguments("data.tokenizer", "model.tokenizer", apply_on="instantiate")
+        parser.link_arguments("data.transform", "model.transform", apply_on="instantiate")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer that logs and saves into the run's folder, and can be resumed exactly."""
+        config = self.config[self.subcommand]
+        trainer = config.trainer
+        if trainer.logger is None or trainer.logger is True:
+            kwargs["logger"] = TensorBoardLogger(config.run_dir, name="", version="")
+        kwargs["plugins"] = [AtomicCheckpointIO(), *(trainer.plugins or [])]
+        last = ModelCheckpoint(
+            checkpoint_folder(config.run_dir),
+            filename="last",
+            every_n_train_steps=config.save_every_n_steps,
+            save_top_k=1,
+            enable_version_counter=False,
+        )
+        self.trainer_defaults["callbacks"] = [last, ExactResume()]
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Do not train over an earlier run by mistake."""
+        config = self.config[self.subcommand]
+        last = Path(checkpoint_folder(config.run_dir)) / "last.ckpt"
+        if last.exists() and config.ckpt_path is None:
+            raise ValueError(
+                f"{config.run_dir} holds a run already: go on with it by --ckpt_path last, or choose another --run_dir"
+            )
+
+
+def checkpoint_folder(run_dir: str) -> str:
+    """Where a run's checkpoints lie."""
+    return str(Path(run_dir) / "checkpoints")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run LightningCLI; returns the exit status."""
+    try:
+        TrainingCLI(
+            CaptioningTask,
+            CaptionData,
+            args=list(arguments) if arguments is not None else None,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+        )
+    except (ValueError, FileNotFoundError) as error:
+        print(f"captioner: error: {error}", file=sys.stderr)
+        return 2
+    return 0

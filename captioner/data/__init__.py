@@ -1,0 +1,33 @@
+"""Data: opening and finding images, fitting them to the encoder's square, reading data sets.
+
+Nothing here imports torch before the first image is transformed.
+"""
+
+from captioner.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, ImageSource, find_images, open_image
+from captioner.data.readers import (
+    CaptionFolder,
+    CocoCaptions,
+    Flickr8k,
+    KarpathySplit,
+    Reader,
+    find_reader,
+)
+from captioner.data.transforms import PAD_VALUE, Augmentation, ImageTransform
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "PAD_VALUE",
+    "Augmentation",
+    "CaptionFolder",
+    "CocoCaptions",
+    "Flickr8k",
+    "ImageError",
+    "ImageSource",
+    "ImageTransform",
+    "KarpathySplit",
+    "Reader",
+    "find_images",
+    "find_reader",
+    "open_image",
+]

@@ -1,0 +1,493 @@
+"""Image-major batches: an image is loaded, moved and encoded once for its K captions.
+
+Images of alike caption length share a batch, and inside a batch longer captions come first, so that
+a decoder spends nothing on rows that have ended. What is in a batch depends on (seed, epoch) alone and
+the loader knows which batches were used, so that a training run that was cut off goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from captioner.data.images import ImageError, open_image
+from captioner.data.transforms import Augmentation, ImageTransform
+from captioner.tokenizer import Tokenizer
+from captioner.types import Batch, CaptionedImage, Memory
+
+Item = tuple[int, int]
+"""(epoch, index) of one image: the epoch travels with it to the worker that loads it."""
+
+
+def stable_seed(*parts: int | str) -> int:
+    """A seed of 63 bits made from these parts, the same on every machine and in every process."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+class EncodedCaptions:
+    """The token ids of all captions of a data set, in one array (worker processes share it).
+
+    Captions end with the end word, but for those longer than `max_words`: these are cut there and, as they do
+    not end there, have none. Captions without words are left out.
+
+    Args:
+        items: the images with their captions.
+        tokenizer: makes ids of captions.
+        max_words: the most words that are kept of a caption.
+    """
+
+    def __init__(self, items: Sequence[CaptionedImage], tokenizer: Tokenizer, max_words: int) -> None:
+        if max_words < 1:
+            raise ValueError(f"max_words must be at least 1, not {max_words}")
+        flat: list[int] = []
+        caption_ends, image_ends = [0], [0]
+        self.num_cut = 0
+        for item in items:
+            for caption in item.captions:
+                words = tokenizer.encode(caption)
+                if not words:
+                    continue
+                self.num_cut += len(words) > max_words
+                flat += [*words, tokenizer.eos_id][: max_words + (len(words) <= max_words)]
+                caption_ends.append(len(flat))
+            image_ends.append(len(caption_ends) - 1)
+        self.flat = np.array(flat, dtype=np.int32)
+        self.caption_ends = np.array(caption_ends, dtype=np.int64)
+        self.image_ends = np.array(image_ends, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.image_ends) - 1
+
+    def of_image(self, index: int) -> list[np.ndarray]:
+        """The captions of one image, in its reader's order: arrays of word ids, the end word included."""
+        captions = range(self.image_ends[index], self.image_ends[index + 1])
+        return [self.flat[self.caption_ends[i] : self.caption_ends[i + 1]] for i in captions]
+
+    def longest(self) -> np.ndarray:
+        """(N,) the length of each image's longest caption, the end word included; 0 where it has none."""
+        lengths = np.diff(self.caption_ends)
+        bounds = zip(self.image_ends[:-1], self.image_ends[1:], strict=True)
+        return np.array([lengths[start:end].max(initial=0) for start, end in bounds], dtype=np.int64)
+
+
+class Source(Protocol):
+    """Where what a model looks at comes from: image files, or a cache of a frozen encoder's memories."""
+
+    def load(self, item: CaptionedImage, epoch: int, index: int) -> Tensor:
+        """One image's pixels or features.
+
+        Raises:
+            ImageError: the image cannot be read, or is not in the cache.
+        """
+
+    def stack(self, loaded: list[Tensor]) -> Tensor | Memory:
+        """What a batch of them is to the model."""
+
+
+class ImageFiles:
+    """Image files as a source: opened, augmented (in training), fitted to the encoder's square.
+
+    Args:
+        transform: fits them.
+        augmentation: random changes before it, drawn from (seed, epoch, index); None for evaluation.
+        seed: of the augmentation.
+    """
+
+    def __init__(self, transform: ImageTransform, augmentation: Augmentation | None = None, seed: int = 0) -> None:
+        self.transform = transform
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def load(self, item: CaptionedImage, epoch: int, index: int) -> Tensor:
+        """(3, S, S) uint8 pixels; see `Source.load`."""
+        image = open_image(item.path)
+        if self.augmentation is not None:
+            image = self.augmentation(image, stable_seed("augmentation", self.seed, epoch, index))
+        return self.transform(image)
+
+    def stack(self, loaded: list[Tensor]) -> Tensor:
+        """(B, 3, S, S) uint8 pixels."""
+        return torch.stack(loaded)
+
+
+class Example(NamedTuple):
+    """One image with its captions.
+
+    Attributes:
+        loaded: what the source gave.
+        captions: at most K arrays of word ids, the end word included.
+        item: the image as its reader gave it.
+    """
+
+    loaded: Tensor
+    captions: list[np.ndarray]
+    item: CaptionedImage
+
+
+class Problem(NamedTuple):
+    """Why an image could not be loaded; it travels from a worker to the main process as a value, so that the
+    error that is raised there is one readable line.
+    """
+
+    message: str
+
+
+class CaptionDataset(Dataset):
+    """Images with their encoded captions, by (epoch, index).
+
+    Args:
+        items: the images.
+        captions: their captions.
+        source: loads what the model looks at.
+        captions_per_image: where an image has more, a sample of so many, drawn anew every epoch
+            from (seed, epoch, index); None takes all of them.
+        seed: of that sample.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[CaptionedImage],
+        captions: EncodedCaptions,
+        source: Source,
+        captions_per_image: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.items = items
+        self.captions = captions
+        self.source = source
+        self.captions_per_image = captions_per_image
+        self.seed = seed
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.items)
+
+    def __getitem__(self, key: Item) -> Example | Problem:
+        """Load one image; a problem with it comes back as a value."""
+        epoch, index = key
+        item = self.items[index]
+        captions = self.captions.of_image(index)
+        if self.captions_per_image is not None and len(captions) > self.captions_per_image:
+            rng = random.Random(stable_seed("captions", self.seed, epoch, index))
+            captions = rng.sample(captions, self.captions_per_image)
+        try:
+            return Example(self.source.load(item, epoch, index), captions, item)
+        except ImageError as error:
+            return Problem(str(error))
+
+
+@dataclass(frozen=True)
+class HostBatch(Batch):
+    """A batch in the host's memory, which a loader may pin."""
+
+    def pin_memory(self) -> HostBatch:
+        """The same batch in page-locked memory, from which a copy to a GPU can run beside its work."""
+        source = self.source
+        if isinstance(source, Memory):
+            source = replace(source, features=source.features.pin_memory(), mask=source.mask.pin_memory())
+        else:
+            source = source.pin_memory()
+        return replace(
+            self, source=source, tokens=self.tokens.pin_memory(), lengths=self.lengths.pin_memory()
+        )
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """The same batch on another device; the copy runs beside other work where its memory is pinned."""
+    return Batch(
+        batch.source.to(device, non_blocking=True),
+        batch.tokens.to(device, non_blocking=True),
+        batch.lengths.to(device, non_blocking=True),
+        batch.items,
+    )
+
+
+def pad_captions(captions: Sequence[Sequence[np.ndarray]]) -> tuple[Tensor, Tensor]:
+    """Captions of B images as one tensor.
+
+    Args:
+        captions: for each image its captions, any number, as arrays of word ids with their end word.
+
+    Returns:
+        tokens (B, K, T + 1) int64: begin word, words, end word, padding; lengths (B, K) int64: the words to
+        predict, 0 for a missing caption. K and T are at least 1.
+    """
+    num_captions = max([1, *(len(of_image) for of_image in captions)])
+    num_words = max([1, *(len(words) for of_image in captions for words in of_image)])
+    tokens = np.full((len(captions), num_captions, num_words + 1), Tokenizer.pad_id, dtype=np.int64)
+    lengths = np.zeros((len(captions), num_captions), dtype=np.int64)
+    tokens[:, :, 0] = Tokenizer.bos_id
+    for row, of_image in enumerate(captions):
+        for column, words in enumerate(of_image):
+            tokens[row, column, 1 : len(words) + 1] = words
+            lengths[row, column] = len(words)
+    return torch.from_numpy(tokens), torch.from_numpy(lengths)
+
+
+class Collate:
+    """Makes a batch of examples, longest captions first: images by their longest, each image's by length.
+
+    Args:
+        source: the source that loaded them.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __call__(self, examples: Sequence[Example | Problem]) -> HostBatch | Problem:
+        """Join examples; the first problem among them, if there is one."""
+        good: list[Example] = []
+        for example in examples:
+            if isinstance(example, Problem):
+                return example
+            good.append(example._replace(captions=sorted(example.captions, key=len, reverse=True)))
+        good.sort(key=lambda example: len(example.captions[0]) if example.captions else 0, reverse=True)
+        tokens, lengths = pad_captions([example.captions for example in good])
+        source = self.source.stack([example.loaded for example in good])
+        return HostBatch(source, tokens, lengths, [example.item for example in good])
+
+
+class EpochBatches(Protocol):
+    """Which images make which batch, in every epoch."""
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+
+    def of_epoch(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch, as indices of images."""
+
+
+class BucketedBatches:
+    """Shuffled batches of images whose longest captions are about alike.
+
+    Images are shuffled, sorted by their longest caption inside windows of `window` batches, and cut into
+    batches, whose order is shuffled again. With several processes the batches of one step are cut together
+    and dealt out like cards, so that all processes work on captions of the same lengths; all of them have the
+    same number of batches.
+
+    Nothing is left out: where the number of images is no multiple, batches are evened out instead (188 batches
+    of 31 or 32 images rather than 187 of 32 and one of 16), and with W processes at most W - 1 images of
+    the epoch, others in each, are seen twice.
+
+    Args:
+        longest: (N,) each image's longest caption.
+        batch_size: the most images of a batch, per process.
+        seed: of the shuffling, with the epoch.
+        window: batches per window: larger ones save padding, smaller ones are more random.
+        rank: this process.
+        world_size: how many processes there are.
+    """
+
+    def __init__(
+        self,
+        longest: Sequence[int] | np.ndarray,
+        batch_size: int,
+        seed: int = 0,
+        window: int = 32,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(longest) == 0:
+            raise ValueError("there is no image to make batches of")
+        for name, value in (("batch_size", batch_size), ("window", window)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        self.longest = np.asarray(longest)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.window = window
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        """Batches of an epoch, the same for every process."""
+        return -(-len(self.longest) // (self.batch_size * self.world_size))
+
+    def of_epoch(self, epoch: int) -> list[list[int]]:
+        """This process's batches of an epoch, as indices of images."""
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.longest))
+        order = np.concatenate([order, np.resize(order, -len(order) % self.world_size)])
+        per_process = len(order) // self.world_size
+        cuts = np.arange(len(self) + 1) * per_process // len(self) * self.world_size
+        for start in range(0, len(self), self.window):
+            in_window = slice(cuts[start], cuts[min(start + self.window, len(self))])
+            images = order[in_window]
+            order[in_window] = images[np.argsort(-self.longest[images], kind="stable")]
+        return [order[cuts[i] + self.rank : cuts[i + 1] : self.world_size].tolist() for i in rng.permutation(len(self))]
+
+
+class OrderedBatches:
+    """Every image once, in its reader's order, dealt out to processes without doubling any.
+
+    Processes may have different numbers of batches.
+
+    Args:
+        num_images: N.
+        batch_size: the most images of a batch, per process.
+        rank: this process.
+        world_size: how many processes there are.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.mine = range(rank, num_images, world_size)
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        """Batches of this process."""
+        return -(-len(self.mine) // self.batch_size)
+
+    def of_epoch(self, epoch: int) -> list[list[int]]:
+        """The same batches in every epoch."""
+        size = self.batch_size
+        return [list(self.mine[start : start + size]) for start in range(0, len(self.mine), size)]
+
+
+class ImageLoadError(ValueError):
+    """An image of a data set could not be loaded."""
+
+
+class _ItemBatches(Sampler):
+    """A loader's remaining batches, in the form that torch's loader asks for."""
+
+    def __init__(self, loader: BatchLoader) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        return iter(self.loader.remaining())
+
+
+class BatchLoader:
+    """Loads batches, in worker processes, from the first to the last whenever it is iterated.
+
+    It draws no global random numbers: how many are drawn would depend on when workers are started.
+
+    Args:
+        dataset: examples or problems by (epoch, index).
+        batches: which images make which batch.
+        collate: makes a `Batch` of a list of what the data set gives.
+        num_workers: processes that load; they live as long as the loader. 0 loads in this process.
+        pin_memory: whether batches come in page-locked memory, for copies to a GPU.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batches: EpochBatches,
+        collate: Callable[[list[Any]], Batch | Problem],
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset = dataset
+        self.batches = batches
+        self.loader = DataLoader(
+            dataset,
+            batch_sampler=_ItemBatches(self),
+            collate_fn=collate,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # of the seed that torch's loader draws for its workers
+        )
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self.batches)
+
+    def remaining(self) -> list[list[Item]]:
+        """The batches that come next."""
+        return [[(0, index) for index in indices] for indices in self.batches.of_epoch(0)]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches.
+
+        Raises:
+            ImageLoadError: an image cannot be loaded; the error names it.
+        """
+        for batch in self.loader:
+            if isinstance(batch, Problem):
+                raise ImageLoadError(batch.message)
+            yield batch
+
+
+class ResumableLoader(BatchLoader):
+    """A loader that moves from epoch to epoch, and can start in mid-epoch without loading what was used before.
+
+    Its state is (epoch, number of batches given out in it); batches that workers have prepared but that were
+    not given out do not count. After an epoch's last batch the state is the next epoch's beginning, and
+    iterating again gives that epoch. An iterator reads the epoch when its first batch is asked for, so
+    `set_epoch` and `load_state_dict` may come after `iter`.
+
+    Args:
+        dataset, batches, collate, num_workers, pin_memory: see `BatchLoader`.
+
+    Attributes:
+        epoch: the epoch it is in.
+        num_used: batches given out in it.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batches: EpochBatches,
+        collate: Callable[[list[Any]], Batch | Problem],
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(dataset, batches, collate, num_workers, pin_memory)
+        self.epoch = 0
+        self.num_used = 0
+
+    @property
+    def sampler(self) -> ResumableLoader:
+        """Where Lightning looks for `set_epoch`."""
+        return self
+
+    def remaining(self) -> list[list[Item]]:
+        """What the epoch has left."""
+        batches = self.batches.of_epoch(self.epoch)[self.num_used :]
+        return [[(self.epoch, index) for index in indices] for indices in batches]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches that the epoch has left; see `BatchLoader`."""
+        for batch in super().__iter__():
+            self.num_used += 1
+            if self.num_used == len(self):
+                self.epoch, self.num_used = self.epoch + 1, 0
+            yield batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the beginning of an epoch; nothing happens where it is the epoch that the loader is in."""
+        if epoch != self.epoch:
+            self.epoch, self.num_used = epoch, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader is."""
+        return {"epoch": self.epoch, "num_used": self.num_used, "num_batches": len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go to where another loader of the same data was.
+
+        Raises:
+            ValueError: in mid-epoch, when the epoch of this loader has another number of batches.
+        """
+        if state["num_used"] and state["num_batches"] != len(self):
+            raise ValueError(
+                f"cannot go on in mid-epoch: an epoch had {state['num_batches']} batches and has {len(self)} now; "
+                "resume with the same data, batch size and number of processes, or start anew from the weights"
+            )
+        self.epoch, self.num_used = state["epoch"], state["num_used"]

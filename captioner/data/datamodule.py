@@ -1,0 +1,228 @@
+"""A data set made ready for training: the `data` section of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from captioner.data.batches import (
+    BatchLoader,
+    BucketedBatches,
+    CaptionDataset,
+    Collate,
+    EncodedCaptions,
+    ImageFiles,
+    OrderedBatches,
+    ResumableLoader,
+    Source,
+    move,
+)
+from captioner.data.feature_cache import CachedFeatures, CacheError, FeatureCache, build_cache
+from captioner.data.images import ImageError
+from captioner.data.readers import Reader
+from captioner.data.transforms import Augmentation, ImageTransform
+from captioner.tokenizer import Tokenizer, TokenizerBuilder, WordLevel
+from captioner.types import Batch, CaptionedImage
+
+
+class CaptionData(pl.LightningDataModule):
+    """Training and validation batches of a data set, from image files or a feature cache.
+
+    Batches are image-major: an image comes once, with several of its captions. Each process gets its own
+    share, so the trainer need not (and cannot) add a sampler.
+
+    Args:
+        reader: reads the data set.
+        transform: fits images to the encoder.
+        vocabulary: learns the vocabulary from the training captions; by default whole words seen at least 5 times.
+        augmentation: random changes to training images; with a cache it takes `cache_views` > 1.
+        cache_dir: a folder for the frozen encoder's features. What it lacks is computed before training,
+            after that the encoder is not run again. None reads image files.
+        cache_views: how often the cache holds each training image: once plain, the others augmented.
+        batch_size: images of a training batch, per process.
+        eval_batch_size: images of a validation batch, per process.
+        captions_per_image: where an image has more captions, training draws so many anew every epoch.
+        max_words: captions are cut after so many words; they have no end word then.
+        num_workers: processes that load images, for training and for validation.
+        bucket_window: batches among which images are sorted by caption length; see `BucketedBatches`.
+        train_split: the reader's split to train on.
+        val_split: the reader's split to validate on.
+        seed: of shuffling, augmentation and the choice of captions.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        transform: ImageTransform,
+        vocabulary: TokenizerBuilder | None = None,
+        augmentation: Augmentation | None = None,
+        cache_dir: str | None = None,
+        cache_views: int = 1,
+        batch_size: int = 32,
+        eval_batch_size: int = 32,
+        captions_per_image: int = 5,
+        max_words: int = 30,
+        num_workers: int = 2,
+        bucket_window: int = 32,
+        train_split: str = "train",
+        val_split: str = "dev",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.reader = reader
+        self.transform = transform
+        self.vocabulary = vocabulary or WordLevel()
+        self.augmentation = augmentation
+        self.cache_dir = cache_dir
+        self.cache_views = cache_views
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.captions_per_image = captions_per_image
+        self.max_words = max_words
+        self.num_workers = num_workers
+        self.bucket_window = bucket_window
+        self.train_split = train_split
+        self.val_split = val_split
+        self.seed = seed
+        if cache_dir is not None and (augmentation is not None) != (cache_views > 1):
+            raise ValueError(
+                f"with a cache, augmentation needs cache_views of at least 2 (4, say), and more than one view needs an "
+                f"augmentation; here augmentation is {augmentation} and cache_views {cache_views}"
+            )
+        self._items: dict[str, list[CaptionedImage]] = {}
+        self._tokenizer: Tokenizer | None = None
+        self._cache: FeatureCache | None = None
+
+    def items(self, split: str) -> list[CaptionedImage]:
+        """The images of one of the reader's splits, read once; in training those that have captions."""
+        if split not in self._items:
+            items = self.reader.read(split)
+            if split == self.train_split:
+                items = [item for item in items if item.captions]
+                if not items:
+                    raise ValueError(f"no image of the split {split!r} has a caption to train on")
+            self._items[split] = items
+        return self._items[split]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary of the training captions, learnt once."""
+        if self._tokenizer is None:
+            self._tokenizer = self.vocabulary.fit(text for item in self.items(self.train_split) for text in item.captions)
+        return self._tokenizer
+
+    # -------------------------------------------------------------------------------- Lightning's hooks
+
+    def prepare_data(self) -> None:
+        """Compute what the cache lacks; in one process of each machine."""
+        if self.cache_dir is None:
+            return
+        try:
+            self._cache = self._opened_cache()
+        except CacheError:  # no cache, or not all of it: building says what else may be wrong
+            device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+            self.build_cache(self._encoder(), device)
+
+    def setup(self, stage: str) -> None:
+        """Open the cache, and see that all images are in it."""
+        if self.cache_dir is not None and self._cache is None:
+            self._cache = self._opened_cache()
+
+    def train_dataloader(self) -> ResumableLoader:
+        """This process's share of the training batches."""
+        items = self.items(self.train_split)
+        captions = EncodedCaptions(items, self.tokenizer, self.max_words)
+        source: Source = ImageFiles(self.transform, self.augmentation, self.seed)
+        if self._cache is not None:
+            source = CachedFeatures(self._cache, self.cache_views, self.seed)
+        return ResumableLoader(
+            CaptionDataset(items, captions, source, self.captions_per_image, self.seed),
+            BucketedBatches(
+                captions.longest(), self.batch_size, self.seed, self.bucket_window, self._rank(), self._world_size()
+            ),
+            Collate(source),
+            self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> BatchLoader:
+        """This process's share of the validation images, each once, with all their captions."""
+        return self.eval_loader(self.items(self.val_split))
+
+    def eval_loader(self, items: list[CaptionedImage]) -> BatchLoader:
+        """Batches of any images, each once: not augmented, with all their captions.
+
+        Args:
+            items: the images; where a cache is open they must be in it.
+        """
+        source: Source = ImageFiles(self.transform) if self._cache is None else CachedFeatures(self._cache)
+        return BatchLoader(
+            CaptionDataset(items, EncodedCaptions(items, self.tokenizer, self.max_words), source),
+            OrderedBatches(len(items), self.eval_batch_size, self._rank(), self._world_size()),
+            Collate(source),
+            self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """See `batches.move`."""
+        return move(batch, device)
+
+    # -------------------------------------------------------------------------------- the cache
+
+    def build_cache(self, encoder: nn.Module, device: torch.device | str = "cpu") -> None:
+        """Compute what the cache lacks of the training and validation images.
+
+        Args:
+            encoder: a frozen encoder.
+            device: where to run it; it is moved there and stays there.
+
+        Raises:
+            CacheError: see `feature_cache.build_cache`; or some images cannot be read.
+        """
+        if self.cache_dir is None:
+            raise ValueError("there is no cache_dir to build a cache in")
+        problems: list[ImageError] = []
+        for split, views in self._views():
+            problems += build_cache(
+                self.cache_dir,
+                self.items(split),
+                encoder,
+                self.transform,
+                self.augmentation,
+                views,
+                self.seed,
+                num_workers=self.num_workers,
+                device=device,
+            )
+        _require_none(problems)
+
+    def _opened_cache(self) -> FeatureCache:
+        assert self.cache_dir is not None
+        cache = FeatureCache.open(self.cache_dir, self._encoder(), self.transform, self.augmentation, self.seed)
+        _require_none([problem for split, views in self._views() for problem in cache.check(self.items(split), views)])
+        return cache
+
+    def _views(self) -> list[tuple[str, int]]:
+        return [(self.train_split, self.cache_views), (self.val_split, 1)]
+
+    def _encoder(self) -> nn.Module:
+        if self.trainer is None:
+            raise ValueError("a cache needs the encoder that it is made with: give the data to a trainer first")
+        return self.trainer.lightning_module.model.encoder
+
+    def _rank(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_rank
+
+    def _world_size(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+
+def _require_none(problems: Sequence[ImageError]) -> None:
+    if problems:
+        shown = "\n".join(map(str, problems[:10]))
+        more = f"\nand {len(problems) - 10:,} more" if len(problems) > 10 else ""
+        raise CacheError(f"{len(problems):,} images are not in the cache or cannot be read:\n{shown}{more}")

@@ -1,0 +1,385 @@
+"""The one way to open an image, and to find images, for the whole project.
+
+Whatever a photo is stored as, `open_image` gives the same thing: an upright RGB image with its pixels loaded,
+or an `ImageError` that says in one line which image could not be read and why.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+
+MAX_PIXELS = 178_000_000
+"""Images of more pixels are refused before they are decoded. Pillow itself refuses above 2 * 89,478,485."""
+
+REFUSED_FORMATS = {
+    "EPS": "it is a program, which Pillow hands to Ghostscript",
+    "IPTC": "it wraps a file of any other format, those refused here included",
+    "WMF": "Pillow leaves it to the drawing functions of Windows",
+    "BUFR": "Pillow knows its signature only",
+    "GRIB": "Pillow knows its signature only",
+    "HDF5": "Pillow knows its signature only",
+    "MPEG": "Pillow knows its signature only",
+}
+"""Formats in Pillow's registry that are never opened, each with the reason."""
+
+Image.init()  # loads every plugin, so that the registry is complete
+FORMATS = tuple(name for name in Image.ID if name not in REFUSED_FORMATS)
+"""Formats that are opened: all that Pillow knows but the refused ones. A plugin from another package
+(pillow-heif, say) counts when it is registered before this module is imported."""
+
+IMAGE_SUFFIXES = frozenset(
+    suffix.lower()
+    for suffix, name in Image.registered_extensions().items()
+    if name in FORMATS or name == "MPO"  # a JPEG with a second picture behind it: the JPEG plugin opens it
+)
+"""Suffixes of the formats that are opened, lower case, with their dot."""
+
+ImageSource = str | Path | bytes | Image.Image | np.ndarray
+"""What `open_image` takes: a path, an encoded file's bytes, a Pillow image or an array."""
+
+_TURNS = {  # EXIF's orientation tag -> what sets the photo upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TOO_LARGE = "has more pixels than are allowed (a decompression bomb?)"
+_UNKNOWN = "not an image, or damaged, or in a format that is not read here"
+
+
+class ImageError(ValueError):
+    """An image that cannot be read.
+
+    Attributes:
+        name: the path as it was given, or what was given in place of one ("bytes", "array (4, 4, 3) uint8").
+        reason: a short human sentence, on one line.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)  # both are args, so that the error survives pickling between processes
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+# ------------------------------------------------------------------------------------------ opening
+
+
+def open_image(source: ImageSource) -> Image.Image:
+    """Open an image of any kind: upright, RGB, with its pixels loaded.
+
+    EXIF rotation is applied, the first frame of an animation and the first page of a file are taken,
+    transparency is laid on white, and grey of 16 bits is scaled to 8 (not clipped to white). Files are
+    closed, Pillow's warnings are not shown, and any number of threads may call this at once. The result is a
+    new image of the photo's full size: its `size` is the upright photo's, and opening it again changes
+    nothing.
+
+    Args:
+        source: a path; the bytes of an image file; a Pillow image (left as it is); or an array (H, W), (H, W,
+            1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool, or float from 0 to 1.
+
+    Raises:
+        ImageError: the image cannot be read: no such file, no permission, empty, not an image, damaged, too
+            large (`MAX_PIXELS`), or an array of another shape or type.
+        TypeError: `source` is none of the above.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    with _pillow_warnings_hidden:
+        if isinstance(source, Image.Image):
+            is_file = isinstance(source, ImageFile.ImageFile) and source.filename
+            return _upright_rgb(str(source.filename) if is_file else "Pillow image", source)
+        if isinstance(source, bytes):
+            return _decode("bytes", io.BytesIO(source), num_bytes=len(source))
+        if isinstance(source, str | Path):
+            return _open_file(str(source))
+    raise TypeError(
+        f"cannot open {type(source).__name__} as an image: give a path, bytes, a Pillow image or an array"
+    )
+
+
+def _open_file(name: str) -> Image.Image:
+    try:
+        status = os.stat(name)
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(name, "is a folder, not an image")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise ImageError(name, "is not a regular file")
+        with open(name, "rb") as file:
+            return _decode(name, file, num_bytes=status.st_size)
+    except OSError as error:
+        raise ImageError(name, _os_reason(error)) from error
+    except ImageError:
+        raise
+    except ValueError as error:  # a NUL character, or one that the file system cannot write
+        raise ImageError(name, "is not a valid path") from error
+
+
+def _os_reason(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file or folder"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    return error.strerror or type(error).__name__
+
+
+def _decode(name: str, file: BinaryIO, num_bytes: int) -> Image.Image:
+    if num_bytes == 0:
+        raise ImageError(name, "the file is empty")
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError(name, _TOO_LARGE) from error
+    except UnidentifiedImageError as error:
+        raise ImageError(name, _UNKNOWN) from error
+    except Exception as error:  # a plugin stumbled over a damaged header
+        raise ImageError(name, _damage(error)) from error
+    with image:
+        return _upright_rgb(name, image)
+
+
+def _upright_rgb(name: str, image: Image.Image) -> Image.Image:
+    """A new, upright RGB image from an open one, which has perhaps not been decoded yet."""
+    width, height = image.size
+    if width * height == 0:
+        raise ImageError(name, "has no pixels")
+    if width * height > MAX_PIXELS:
+        raise ImageError(name, _TOO_LARGE)
+    try:
+        image.load()  # first: TIFF turns itself upright here, and PNG's EXIF may lie behind its pixels
+        turn = _TURNS.get(_orientation(image))
+        rgb = _to_rgb(image)
+        if turn is not None:
+            rgb = rgb.transpose(turn)
+    except Image.DecompressionBombError as error:  # a file within the file
+        raise ImageError(name, _TOO_LARGE) from error
+    except Exception as error:  # Pillow's plugins raise nearly every type over damaged files
+        raise ImageError(name, _damage(error)) from error
+    rgb.info = {}  # its EXIF would turn the upright image once more
+    return rgb
+
+
+def _damage(error: Exception) -> str:
+    detail = " ".join(str(error).split()) or type(error).__name__
+    return f"damaged or cut short ({detail})"
+
+
+def _orientation(image: Image.Image) -> Any:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken EXIF does not make the pixels unreadable
+        return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = Image.fromarray(_grey_8_bit(image))
+    elif image.has_transparency_data:
+        if image.mode == "La":  # Pillow has no direct way
+            image = image.convert("LA")
+        image = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _grey_8_bit(image: Image.Image) -> np.ndarray:
+    """(H, W) uint8 from a grey image of 16 bits, 32 bits or floats, whose `convert("RGB")` clips to white.
+
+    A sample of 16 bits is divided by 256. Modes I and F do not say where white lies (but for PNG and PPM,
+    where it is 65535): it is the least of 1 (floats only), 255 and 65535 that no sample exceeds, else the
+    brightest sample.
+    """
+    values = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        return (values >> 8).astype(np.uint8)
+    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(min=0)
+    peak = values.max()
+    is_16_bit = image.format in ("PNG", "PPM") and image.mode == "I"
+    if peak <= 1 and image.mode == "F":
+        values = values * 255
+    elif is_16_bit or 255 < peak <= 65535:
+        values = np.floor(values / 256)
+    elif peak > 65535:
+        values = values * (255 / peak)
+    return values.round().clip(max=255).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    name = f"array {array.shape} {array.dtype}"
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise ImageError(name, "the shape must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+    if array.size == 0:
+        raise ImageError(name, "has no pixels")
+    if array.dtype == np.uint16:
+        array = array >> 8
+    elif array.dtype == np.bool_:
+        array = array * np.uint8(255)
+    elif np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0 and array.max() <= 1):  # also false for NaN
+            raise ImageError(name, "floats must lie between 0 and 1; give values from 0 to 255 as uint8")
+        array = (array.astype(np.float64) * 255).round()
+    elif array.dtype != np.uint8:
+        raise ImageError(name, "the type must be uint8, uint16, bool or float from 0 to 1")
+    return _to_rgb(Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8)))
+
+
+class _HiddenWarnings:
+    """Hides Pillow's own warnings for as long as any thread is inside.
+
+    `warnings.catch_warnings` alone is not enough: it swaps global state, and two threads that leave in
+    another order than they came would put back the wrong one. So the first thread in hides, and the last one
+    out puts back.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.num_inside = 0
+        self.catcher = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.num_inside == 0:
+                self.catcher = warnings.catch_warnings()
+                self.catcher.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self.num_inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self.lock:
+            self.num_inside -= 1
+            if self.num_inside == 0:
+                self.catcher.__exit__(None, None, None)
+
+
+_pillow_warnings_hidden = _HiddenWarnings()
+
+
+# ------------------------------------------------------------------------------------------ finding
+
+
+def find_images(paths: Sequence[str | Path]) -> tuple[list[str], list[ImageError]]:
+    """Find the image files that a command line's PATHs mean.
+
+    A path is, in this order: a file, taken whatever its suffix; a folder, searched through all its folders
+    for the suffixes in `IMAGE_SUFFIXES` in any case; or a glob pattern, in which `**` stands for any number
+    of folders, and whose matches are taken as if they had been given. Hidden files and folders are skipped in
+    folders and patterns, and a loop of links is walked once. Nothing is opened.
+
+    Args:
+        paths: files, folders and patterns.
+
+    Returns:
+        found: paths in the order given (sorted within a folder or pattern), spelt as given or found, each
+            once.
+        problems: one `ImageError` for each path that gave nothing and each folder that cannot be read.
+    """
+    if isinstance(paths, str):
+        raise TypeError(f"give a list of paths, not the single text {paths!r}")
+    found: dict[str, str] = {}  # absolute path -> as spelt; dicts keep their order
+    problems: list[ImageError] = []
+    for path in map(os.fspath, paths):
+        matches, troubles = _matches(path)
+        for match in matches:
+            found.setdefault(os.path.abspath(match), match)
+        problems += troubles
+    return list(found.values()), problems
+
+
+def _matches(path: str) -> tuple[list[str], list[ImageError]]:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        if glob.has_magic(path) and "\0" not in path:
+            return _pattern_matches(path)
+        reason = _os_reason(error) if isinstance(error, OSError) else "is not a valid path"
+        return [], [ImageError(path, reason)]
+    if not stat.S_ISDIR(status.st_mode):
+        return [path], []
+    found, problems = _images_below(path)
+    if not found and not problems:
+        problems.append(ImageError(path, "no image in this folder"))
+    return found, problems
+
+
+def _pattern_matches(pattern: str) -> tuple[list[str], list[ImageError]]:
+    found: list[str] = []
+    problems: list[ImageError] = []
+    for match in _glob(pattern):
+        if os.path.isdir(match):
+            images, troubles = _images_below(match)
+            found += images
+            problems += troubles
+        else:
+            found.append(match)
+    if not found and not problems:
+        problems.append(ImageError(pattern, "no image matches this pattern"))
+    return found, problems
+
+
+def _images_below(folder: str) -> tuple[list[str], list[ImageError]]:
+    problems: list[ImageError] = []
+    found = [
+        os.path.join(place, file)
+        for place, files in _walk(folder, problems)
+        for file in files
+        if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
+    ]
+    return sorted(found), problems
+
+
+def _walk(top: str, problems: list[ImageError]) -> Iterator[tuple[str, list[str]]]:
+    """Every folder from `top` down, once, with its files; hidden ones are left out, links are followed."""
+
+    def report(error: OSError) -> None:
+        problems.append(ImageError(str(error.filename), _os_reason(error)))
+
+    seen = set()
+    for folder, subfolders, files in os.walk(top, onerror=report, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back up, or a second way to the same folder
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield folder, [name for name in files if not name.startswith(".")]
+
+
+_ANY_FOLDERS = re.compile(rf"(?<![^{re.escape(os.sep)}])\*\*(?:{re.escape(os.sep)}|$)")
+
+
+def _glob(pattern: str) -> list[str]:
+    """`glob.glob(pattern, recursive=True)`, sorted, and safe from loops of links (which that follows)."""
+    head, *tail = _ANY_FOLDERS.split(pattern, maxsplit=1)
+    if not tail:
+        return sorted(glob.glob(pattern))
+    matches = set()
+    for top in glob.glob(head) if head else [os.curdir]:
+        if tail == [""]:  # "photos/**" is the folder "photos"
+            matches.add(top)
+            continue
+        for folder, _ in _walk(top, problems=[]):
+            spelt = os.path.join(folder, "") if head else os.path.relpath(folder)
+            spelt = "" if spelt == os.curdir else spelt
+            matches.update(_glob(os.path.join(glob.escape(spelt), tail[0])))
+    return sorted(matches)

@@ -1,0 +1,28 @@
+"""Greedy search: always the likeliest next word."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from captioner.decoding.rollout import roll_out
+from captioner.decoding.rules import Rules
+from captioner.types import Hypothesis, State, Step
+
+
+def greedy_search(step: Step, state: State, rules: Rules) -> list[Hypothesis]:
+    """Caption each image by its likeliest word, step by step.
+
+    Args:
+        step: one word further (see `captioner.types.Step`).
+        state: (B, 1, ...) before the first word.
+        rules: what captions must obey.
+
+    Returns:
+        B hypotheses; their scores are their log-probabilities.
+    """
+    return [image[0] for image in roll_out(step, state, rules, likeliest)]
+
+
+def likeliest(log_probs: Tensor) -> Tensor:
+    """The likeliest words: (B, K, V) to (B, K)."""
+    return log_probs.argmax(dim=-1)

@@ -1,0 +1,62 @@
+"""What any caption must obey, whichever search finds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The special words of a vocabulary and the lengths a caption may have.
+
+    Attributes:
+        bos_id: the begin word: what a decoder reads first.
+        eos_id: the end word: what finishes a caption.
+        never: ids that no caption may hold (padding, begin, unknown; more if one likes).
+        min_length: words that come before the end word, at least. 0 allows the empty caption.
+        max_length: words, at most, the end word not counted. A caption of `max_length` words may still
+            be finished by the end word; where the search prefers another word, it is cut off there
+            and stays unfinished.
+
+    Raises:
+        ValueError: when no caption could obey these rules.
+    """
+
+    bos_id: int
+    eos_id: int
+    never: tuple[int, ...]
+    min_length: int = 1
+    max_length: int = 30
+
+    def __post_init__(self) -> None:
+        """Refuse rules that no caption can obey."""
+        if not 0 <= self.min_length <= self.max_length or self.max_length < 1:
+            raise ValueError(
+                f"min_length={self.min_length} and max_length={self.max_length} leave no caption: "
+                "choose 0 <= min_length <= max_length, and max_length at least 1"
+            )
+        if self.eos_id in self.never:
+            raise ValueError(f"never={self.never} holds the end word, eos_id={self.eos_id}: take it out")
+
+    def log_probs(self, logits: Tensor, words: Tensor) -> Tensor:
+        """Log-probabilities of the next word, -inf where the rules forbid it.
+
+        They are the model's own, over its full vocabulary and in float32; what is forbidden is struck out
+        afterwards and the rest is not renormalised. So a caption's sum is what teacher forcing gives.
+
+        Args:
+            logits: (B, K, V) of the next word.
+            words: (B, K, t) the words so far, without the begin word.
+
+        Returns:
+            (B, K, V) float32.
+        """
+        log_probs = logits.log_softmax(dim=-1, dtype=torch.float32)
+        for word in self.never:
+            log_probs[..., word] = -torch.inf
+        if words.shape[-1] < self.min_length:
+            log_probs[..., self.eos_id] = -torch.inf
+        return log_probs

@@ -1,0 +1,9 @@
+"""Heat maps: attention weights to the pixels of the photo, then to pictures and data files."""
+
+from captioner.heatmaps.animation import animation, save_gif
+from captioner.heatmaps.export import export, read_maps
+from captioner.heatmaps.project import project
+from captioner.heatmaps.render import figure
+from captioner.heatmaps.stems import output_stems
+
+__all__ = ["animation", "export", "figure", "output_stems", "project", "read_maps", "save_gif"]

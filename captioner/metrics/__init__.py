@@ -1,0 +1,19 @@
+"""Captions in, scores out: BLEU, METEOR, ROUGE-L, CIDEr, caption statistics, and COCO's files."""
+
+from captioner.metrics.coco import read_references, read_results, write_results
+from captioner.metrics.scores import Scores, quick_score, score
+from captioner.metrics.statistics import caption_statistics
+from captioner.metrics.tokenizers import BuiltinTokenizer, CaptionTokenizer, PTBTokenizer
+
+__all__ = [
+    "BuiltinTokenizer",
+    "CaptionTokenizer",
+    "PTBTokenizer",
+    "Scores",
+    "caption_statistics",
+    "quick_score",
+    "read_references",
+    "read_results",
+    "score",
+    "write_results",
+]

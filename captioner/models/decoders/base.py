@@ -1,0 +1,142 @@
+"""What a decoder is, and the teacher-forced loop that all recurrent ones share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from captioner.types import Memory, State, TeacherForced
+
+
+class Decoder(nn.Module, ABC):
+    """A memory in, words out; K sequences read one copy of each image's memory.
+
+    Attributes:
+        vocab_size: V, how many words it chooses from.
+    """
+
+    vocab_size: int
+
+    @abstractmethod
+    def prepare(self, memory: Memory) -> Memory:
+        """Do what is done once per image; the memory that comes back has keys where attention needs them."""
+
+    @abstractmethod
+    def init_state(self, memory: Memory, num_sequences: int) -> State:
+        """The state before the first word, of K sequences per image; every tensor is (B, K, ...)."""
+
+    @abstractmethod
+    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
+        """Read one word of each sequence and predict the next.
+
+        Args:
+            tokens: (B, K) the words before, the begin word at first.
+            state: what `init_state` or the last step gave.
+            memory: the prepared memory of the B images.
+
+        Returns:
+            (B, K, V) logits of the next word, and the state after it.
+        """
+
+    @abstractmethod
+    def forward(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
+        """Predict every word of given captions from the words before it (teacher forcing).
+
+        Args:
+            memory: the prepared memory of B images.
+            tokens: (B, K, T + 1) begin word, words, end word, padding.
+            lengths: (B, K) how many words to predict, the end word included; 0 for a missing caption.
+
+        Returns:
+            The logits of the real words alone, and where the decoder looked. It agrees with `step`.
+        """
+
+
+class Readout(NamedTuple):
+    """What a recurrent decoder's output layer needs of each word.
+
+    Attributes:
+        word: (..., E) vectors of the words read.
+        hidden: (..., H) hidden states after them.
+        context: (..., D) what was seen.
+    """
+
+    word: Tensor
+    hidden: Tensor
+    context: Tensor
+
+
+class RecurrentDecoder(Decoder):
+    """A decoder that moves word by word; subclasses give `embed`, `advance` and `predict`.
+
+    `forward` embeds all words at once, advances only the rows that have words left, and projects to the
+    vocabulary once, after the loop, for the real words alone. Rows that have ended cost nothing when the
+    images are sorted by their longest caption and the captions of an image by length, longest first, as
+    `data.batches` does; any other order gives the same result.
+    """
+
+    @abstractmethod
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Vectors (..., E) of tokens (...)."""
+
+    @abstractmethod
+    def drive(self, words: Tensor) -> Tensor:
+        """What word vectors (..., E) send into the recurrence, (..., G); done for all words at once."""
+
+    @abstractmethod
+    def advance(self, drive: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, Tensor, State]:
+        """One step of the recurrence.
+
+        Args:
+            drive: (B, K, G) of the words read.
+            state: the state before.
+            memory: the prepared memory.
+
+        Returns:
+            hidden (B, K, H), context (B, K, D), alpha (B, K, L), and the state after.
+        """
+
+    @abstractmethod
+    def predict(self, readout: Readout) -> Tensor:
+        """Logits (..., V) of the next words."""
+
+    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
+        """See `Decoder.step`."""
+        word = self.embed(tokens)  # (B, K, E)
+        hidden, context, _, state = self.advance(self.drive(word), state, memory)
+        return self.predict(Readout(word, hidden, context)), state
+
+    def forward(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
+        """See `Decoder.forward`."""
+        num_images, num_sequences = lengths.shape
+        num_words = tokens.shape[2] - 1
+        mask = torch.arange(num_words, device=lengths.device) < lengths[..., None]  # (B, K, T)
+        words = self.embed(tokens[..., :-1])  # (B, K, T, E)
+        drives = self.drive(words).unbind(dim=2)  # T x (B, K, G)
+        state = self.init_state(memory, num_sequences)
+        hiddens, contexts, alphas = [], [], []
+        for drive, (rows, columns) in zip(drives, _active(lengths.cpu(), num_words), strict=True):
+            state = {name: value[:rows, :columns] for name, value in state.items()}
+            hidden, context, alpha, state = self.advance(drive[:rows, :columns], state, memory.first(rows))
+            padding = (0, 0, 0, num_sequences - columns, 0, num_images - rows)
+            hiddens.append(functional.pad(hidden, padding))
+            contexts.append(functional.pad(context, padding))
+            alphas.append(functional.pad(alpha, padding))
+        readout = Readout(words[mask], torch.stack(hiddens, 2)[mask], torch.stack(contexts, 2)[mask])
+        alpha = torch.stack(alphas, 2) * mask[..., None]  # (B, K, T, L)
+        return TeacherForced(self.predict(readout), mask, alpha)
+
+
+def _active(lengths: Tensor, num_words: int) -> list[tuple[int, int]]:
+    """For each step, how many images, and how many sequences of each, still have words."""
+    longest_of_image, longest_of_column = lengths.amax(dim=1), lengths.amax(dim=0)
+    active = []
+    for step in range(num_words):
+        rows = (longest_of_image > step).nonzero()
+        columns = (longest_of_column > step).nonzero()
+        active.append((int(rows[-1]) + 1 if len(rows) else 1, int(columns[-1]) + 1 if len(columns) else 1))
+    return active

@@ -1,0 +1,67 @@
+"""The one progress bar: on a terminal's stderr only, so that logs and pipes stay clean."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Bar(Protocol):
+    """A running bar."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Move on."""
+
+    def say(self, line: str) -> None:
+        """Print one line on stderr, unwrapped, above the bar."""
+
+
+@contextmanager
+def progress_bar(label: str, total: int, visible: bool = True) -> Iterator[Bar]:
+    """Show how far a loop has come.
+
+    Args:
+        label: what is being done.
+        total: how many steps there are.
+        visible: False for no bar even on a terminal.
+    """
+    if not (visible and sys.stderr.isatty()):
+        yield _NoBar()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=False,  # what a command prints must reach its pipe as it is
+        redirect_stderr=False,
+    )
+    with progress:
+        yield _RichBar(progress, label, total)
+
+
+class _NoBar:
+    def advance(self, steps: int = 1) -> None:
+        """Nothing to show."""
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+class _RichBar:
+    def __init__(self, progress, label: str, total: int) -> None:
+        self.progress = progress
+        self.task = progress.add_task(label, total=total)
+
+    def advance(self, steps: int = 1) -> None:
+        self.progress.advance(self.task, steps)
+
+    def say(self, line: str) -> None:
+        self.progress.console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,1 @@
+"""Tasks: how a model is trained and validated, with Lightning."""

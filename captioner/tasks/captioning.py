@@ -1,0 +1,148 @@
+"""How a captioning model is trained and validated: the LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from captioner.checkpoint import Bundle, describe
+from captioner.data import ImageTransform
+from captioner.decoding import Rules, beam_search
+from captioner.losses import CaptionLoss
+from captioner.metrics import quick_score
+from captioner.models import CaptionModel, Decoder, Encoder
+from captioner.tasks.schedules import Constant, Schedule
+from captioner.tokenizer import Tokenizer
+from captioner.types import Batch
+
+
+class CaptioningTask(pl.LightningModule):
+    """Teacher forcing in training; in validation, captions that the model decodes by itself, scored.
+
+    Logged: `train/loss`, `train/nll` (per word), `train/doubly_stochastic` (per caption), `val/nll`, and
+    of decoded captions `val/cider`, `val/bleu1` to `val/bleu4` and `val/rouge_l` (0 to 100, built-in tokenizer).
+
+    Args:
+        encoder: makes memories of images.
+        decoder: makes the decoder from (feature_dim, vocab_size).
+        tokenizer: the data's vocabulary (the command line links it).
+        transform: the data's image transform (linked as well), kept with the model.
+        loss: what is minimised; by default the paper's with the tutorials' scale, see `CaptionLoss`.
+        optimizer: makes the optimiser from parameters; its learning rate is the decoder's.
+        encoder_lr: the fine-tuned encoder's learning rate; the decoder's by default.
+        schedule: how learning rates move; constant by default.
+        beam_size: of the validation's search; 1 is greedy.
+        length_penalty: of the validation's search, see `beam_search`.
+        max_length: longest caption in validation, in words.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Callable[[int, int], Decoder],
+        tokenizer: Tokenizer,
+        transform: ImageTransform,
+        loss: CaptionLoss | None = None,
+        optimizer: Callable[[Iterable], Optimizer] = torch.optim.Adam,
+        encoder_lr: float | None = None,
+        schedule: Schedule | None = None,
+        beam_size: int = 1,
+        length_penalty: float = 0.0,
+        max_length: int = 30,
+    ) -> None:
+        super().__init__()
+        self.model = CaptionModel(encoder, decoder(encoder.feature_dim, tokenizer.vocab_size))
+        self.tokenizer = tokenizer
+        self.transform = transform
+        self.loss = loss or CaptionLoss()
+        self.optimizer = optimizer
+        self.encoder_lr = encoder_lr
+        self.schedule = schedule or Constant()
+        self.beam_size = beam_size
+        self.length_penalty = length_penalty
+        self.rules = Rules(tokenizer.bos_id, tokenizer.eos_id, tokenizer.never, max_length=max_length)
+        self.references: dict[int | str, tuple[str, ...]] = {}
+        self.captions: dict[int | str, str] = {}
+        self.count = torch.zeros(())  # words or captions since the last optimiser step
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The batch's summed loss; `on_before_optimizer_step` divides the gradients by the global count."""
+        sums = self.loss(self.model(batch.source, batch.tokens, batch.lengths), batch.tokens[..., 1:])
+        self.count = self.count.to(sums.count.device) + sums.count
+        self.log("train/loss", sums.total.detach() / sums.count, prog_bar=True, batch_size=len(batch.tokens))
+        self.log("train/nll", sums.nll / sums.words, batch_size=len(batch.tokens))
+        self.log("train/doubly_stochastic", sums.doubly_stochastic / sums.captions, batch_size=len(batch.tokens))
+        return sums.total
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Turn gradients of sums into those of the mean over all processes and accumulated batches.
+
+        Lightning has divided each batch's loss by the number of accumulated batches, and DDP has averaged over processes.
+        """
+        count = self.count
+        num_processes = self.trainer.world_size
+        if num_processes > 1:
+            count = self.trainer.strategy.reduce(count, reduce_op="sum")
+        scale = self.trainer.accumulate_grad_batches * num_processes / count
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
+        self.count = torch.zeros(())
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Per-word likelihood of the references, and the model's own captions."""
+        memory = self.model.encode(batch.source)
+        sums = self.loss(self.model.decoder(memory, batch.tokens, batch.lengths), batch.tokens[..., 1:])
+        self.log("val/nll", sums.nll / sums.words, batch_size=int(sums.words), sync_dist=True)
+        found = beam_search(
+            lambda tokens, state: self.model.decoder.step(tokens, state, memory),
+            self.model.decoder.init_state(memory, 1),
+            self.rules,
+            beam_size=self.beam_size,
+            length_penalty=self.length_penalty,
+        )
+        for item, hypotheses in zip(batch.items, found, strict=True):
+            self.references[item.image_id] = item.captions
+            self.captions[item.image_id] = self.tokenizer.decode(hypotheses[0].tokens)
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the captions of all processes together, each image once."""
+        references, captions = self.references, self.captions
+        self.references, self.captions = {}, {}
+        if self.trainer.world_size > 1:
+            shares: list = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(shares, (references, captions))
+            references = {key: value for share, _ in shares for key, value in share.items()}
+            captions = {key: value for _, share in shares for key, value in share.items()}
+        for name, value in quick_score(references, captions).items():
+            self.log(f"val/{name}", value, prog_bar=name in ("cider", "bleu4"), rank_zero_only=False)
+
+    def configure_optimizers(self) -> dict:
+        """One group for the decoder and one for the part of the encoder that is fine-tuned."""
+        groups: list[dict] = [{"params": list(self.model.decoder.parameters())}]
+        fine_tuned = [parameter for parameter in self.model.encoder.parameters() if parameter.requires_grad]
+        if fine_tuned:
+            groups.append({"params": fine_tuned})
+            if self.encoder_lr is not None:
+                groups[-1]["lr"] = self.encoder_lr
+        optimizer = self.optimizer(groups)
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        steps_per_epoch = max(1, total_steps // max(1, self.trainer.max_epochs or 1))
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps, steps_per_epoch))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep, beside the weights, all that is needed to caption: see `checkpoint.py`."""
+        checkpoint["captioner"] = describe(self.bundle())
+
+    def bundle(self) -> Bundle:
+        """The model with what belongs to it."""
+        return Bundle(self.model, self.tokenizer, self.transform)
+
+

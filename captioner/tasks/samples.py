@@ -1,0 +1,51 @@
+"""A callback that shows, in TensorBoard, what the model says of a few validation photos and where it looks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from captioner.data.images import open_image
+from captioner.heatmaps import figure
+from captioner.predictor import Captioner
+from captioner.types import Batch
+
+if TYPE_CHECKING:
+    from captioner.tasks.captioning import CaptioningTask
+
+LONGEST_SIDE = 320  # pixels of a photo in TensorBoard
+
+
+class SampleCaptions(pl.Callback):
+    """Logs captions with their maps after every validation.
+
+    Args:
+        num_samples: how many validation photos, the first ones; 0 for none.
+    """
+
+    def __init__(self, num_samples: int = 4) -> None:
+        self.num_samples = num_samples
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: CaptioningTask,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Caption the first photos as a user would (now, because averaged weights are in place until the epoch's end)."""
+        logger = trainer.logger
+        if batch_idx or trainer.sanity_checking or not isinstance(logger, TensorBoardLogger):
+            return
+        captioner = Captioner(pl_module.bundle(), device=str(pl_module.device))
+        for number, item in enumerate(batch.items[: self.num_samples]):
+            photo = open_image(item.path)
+            photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+            (caption,) = captioner.caption(photo, pl_module.beam_size, length_penalty=pl_module.length_penalty)
+            page = np.asarray(figure(photo, caption.maps, caption.text))
+            logger.experiment.add_image(f"sample {number}", page, trainer.global_step, dataformats="HWC")

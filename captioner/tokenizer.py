@@ -1,0 +1,177 @@
+"""Captions to token ids and back, on the `tokenizers` library: whole words, or byte pairs.
+
+A builder (`WordLevel`, `BytePairs`) learns a vocabulary from training captions; what it gives is a
+`Tokenizer`, whatever the builder. Text is lower-cased and its punctuation dropped, as captioning does;
+hyphens and apostrophes inside a word stay ("t-shirt", "man's").
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer as HFTokenizer
+
+SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
+WORD = r"\w+(?:['’-]\w+)*"
+SUBWORD_PREFIX = "##"  # marks a piece that continues a word
+
+
+class Tokenizer:
+    """Captions <-> token ids.
+
+    Attributes:
+        pad_id, bos_id, eos_id, unk_id: padding, begin, end and unknown word.
+        never: the ids that no caption may hold (padding, begin, unknown).
+    """
+
+    pad_id, bos_id, eos_id, unk_id = range(4)
+    never = (pad_id, bos_id, unk_id)
+
+    def __init__(self, backend: HFTokenizer) -> None:
+        specials = tuple(backend.id_to_token(i) for i in range(len(SPECIAL_WORDS)))
+        if specials != SPECIAL_WORDS:
+            raise ValueError(f"the first four words must be {SPECIAL_WORDS}, but are {specials}")
+        self.backend = backend
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are, the four special ones included."""
+        return self.backend.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a caption's words, without begin and end words."""
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def spans(self, ids: Sequence[int]) -> list[tuple[str, slice]]:
+        """The words that ids spell, and which positions spell each: one per word, more for byte pairs.
+
+        Special ids end the word before them and spell nothing, but for the unknown word.
+        """
+        spans: list[tuple[str, slice]] = []
+        glue = False  # whether the token before can be continued
+        for position, token_id in enumerate(ids):
+            piece = self.backend.id_to_token(token_id)
+            if piece is None:
+                raise ValueError(f"token id {token_id} is not in the vocabulary of {self.vocab_size} words")
+            if token_id in (self.pad_id, self.bos_id, self.eos_id):
+                glue = False
+            elif glue and piece.startswith(SUBWORD_PREFIX):
+                word, where = spans[-1]
+                spans[-1] = (word + piece.removeprefix(SUBWORD_PREFIX), slice(where.start, position + 1))
+            else:
+                spans.append((piece.removeprefix(SUBWORD_PREFIX), slice(position, position + 1)))
+                glue = True
+        return spans
+
+    def words(self, ids: Sequence[int]) -> list[str]:
+        """The words that ids spell."""
+        return [word for word, _ in self.spans(ids)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The caption that ids spell."""
+        return " ".join(self.words(ids))
+
+    def align(self, text: str) -> list[tuple[str, slice]]:
+        """The words of a text as they are spelt there, unknown ones too, and which of its ids each became."""
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        aligned: list[tuple[str, slice]] = []
+        for position, (index, (start, end)) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
+            piece = text[start:end].lower()
+            if index < len(aligned):  # a further piece of the word before
+                word, where = aligned[index]
+                aligned[index] = (word + piece, slice(where.start, position + 1))
+            else:
+                aligned.append((piece, slice(position, position + 1)))
+        return aligned
+
+    def to_json(self) -> str:
+        """All that makes this tokenizer, as JSON."""
+        return self.backend.to_str()
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        """The tokenizer that `to_json` wrote.
+
+        Raises:
+            ValueError: the text is not a tokenizer, or not one of ours.
+        """
+        try:
+            backend = HFTokenizer.from_str(text)
+        except Exception as error:  # the library raises bare Exception
+            raise ValueError(f"not a tokenizer: {error}") from error
+        return cls(backend)
+
+
+class TokenizerBuilder(ABC):
+    """Learns a vocabulary from captions; a config chooses one by its class."""
+
+    @abstractmethod
+    def fit(self, captions: Iterable[str]) -> Tokenizer:
+        """The tokenizer for these captions; the same captions give the same ids."""
+
+
+class WordLevel(TokenizerBuilder):
+    """One id per word, as Show, Attend and Tell has it.
+
+    Args:
+        min_count: words seen less often become the unknown word (5 in most captioning code).
+        max_size: keep the most frequent ones alone, the special words included (the paper: 10,000).
+    """
+
+    def __init__(self, min_count: int = 5, max_size: int | None = None) -> None:
+        self.min_count = min_count
+        self.max_size = max_size
+
+    def fit(self, captions: Iterable[str]) -> Tokenizer:
+        """See `TokenizerBuilder.fit`."""
+        backend = _plain(models.WordLevel(unk_token="<unk>"))
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=self.max_size or 2**31,
+            min_frequency=self.min_count,
+            show_progress=False,
+            special_tokens=list(SPECIAL_WORDS),
+        )
+        return _train(backend, trainer, captions)
+
+
+class BytePairs(TokenizerBuilder):
+    """Frequent words whole, rare ones in pieces (Sennrich et al. 2016, arXiv 1508.07909): no unknown words.
+
+    Args:
+        vocab_size: how many ids to learn, the special words included.
+    """
+
+    def __init__(self, vocab_size: int = 4000) -> None:
+        self.vocab_size = vocab_size
+
+    def fit(self, captions: Iterable[str]) -> Tokenizer:
+        """See `TokenizerBuilder.fit`."""
+        backend = _plain(models.BPE(unk_token="<unk>", continuing_subword_prefix=SUBWORD_PREFIX))
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.vocab_size,
+            min_frequency=2,
+            continuing_subword_prefix=SUBWORD_PREFIX,
+            show_progress=False,
+            special_tokens=list(SPECIAL_WORDS),
+        )
+        return _train(backend, trainer, captions)
+
+
+def _plain(model: models.Model) -> HFTokenizer:
+    backend = HFTokenizer(model)
+    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
+    return backend
+
+
+def _train(backend: HFTokenizer, trainer: trainers.Trainer, captions: Iterable[str]) -> Tokenizer:
+    backend.train_from_iterator(captions, trainer)
+    tokenizer = Tokenizer(backend)
+    if tokenizer.vocab_size == len(SPECIAL_WORDS):
+        raise ValueError(
+            "no word of the captions made it into the vocabulary: are there captions at all, "
+            "and is min_count not too high for so few?"
+        )
+    return tokenizer

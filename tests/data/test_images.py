@@ -1,0 +1,580 @@
+"""Every kind of image opens as the same upright RGB picture; every broken one says why it does not."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from captioner.data import images
+from captioner.data.images import FORMATS, IMAGE_SUFFIXES, ImageError, find_images, open_image
+
+SIZE = (48, 32)  # width, height
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_errors():
+    """Nothing that Pillow warns of may leak."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def photo() -> Image.Image:
+    """A smooth picture without symmetry."""
+    x, y = np.meshgrid(np.linspace(0, 1, SIZE[0]), np.linspace(0, 1, SIZE[1]))
+    pixels = np.stack([40 + 200 * x, 220 - 180 * y, 30 + 150 * x * y], axis=-1)
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def grey() -> Image.Image:
+    return photo().convert("L")
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def difference(image: Image.Image, expected: Image.Image) -> float:
+    """Mean absolute difference, of 0 to 255."""
+    assert image.size == expected.size
+    return float(
+        np.abs(np.asarray(image, dtype=float) - np.asarray(expected.convert("RGB"), dtype=float)).mean()
+    )
+
+
+def wide_png(array: np.ndarray) -> bytes:
+    """A PNG of 16 bits a sample, which Pillow does not write in colour."""
+    height, width = array.shape[:2]
+    colour = 2 if array.ndim == 3 else 0
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    return png_of(struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0), rows)
+
+
+def png_of(header: bytes, rows: bytes) -> bytes:
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+# ------------------------------------------------------------------------------------------ formats
+
+
+@pytest.mark.parametrize(
+    ("format", "tolerance"),
+    [
+        *[(name, 0) for name in ("PNG", "BMP", "TIFF", "TGA", "PPM", "PCX", "SGI", "ICO", "DIB", "QOI")],
+        *[(name, 6) for name in ("JPEG", "WEBP", "GIF", "JPEG2000", "AVIF", "MPO")],
+    ],
+)
+def test_formats_give_the_same_picture(format, tolerance):
+    if format not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {format}")
+    options = {"sizes": [SIZE]} if format == "ICO" else {}
+    opened = open_image(encoded(photo(), format, **options))
+    assert opened.mode == "RGB"
+    assert difference(opened, photo()) <= tolerance
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"]
+)
+def test_modes_in_memory(mode):
+    before = {"P": photo().quantize(), "PA": photo().quantize(), "RGBa": photo().convert("RGBA")}
+    image = before.get(mode, photo()).convert(mode)
+    expected = image.convert("L") if mode in ("1", "L", "LA") else photo()
+    assert difference(open_image(image), expected) < 3
+
+
+def test_la_with_premultiplied_alpha():
+    opened = open_image(grey().convert("LA").convert("La"))
+    assert difference(opened, grey()) == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "format"), [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("L", "JPEG")]
+)
+def test_modes_in_files(mode, format):
+    expected = grey() if mode == "L" else photo()
+    assert difference(open_image(encoded(photo().convert(mode), format)), expected) < 4
+
+
+def test_lab():
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    transform = ImageCms.buildTransform(srgb, lab, "RGB", "LAB")
+    image = ImageCms.applyTransform(photo(), transform)
+    assert image is not None and image.mode == "LAB"
+    assert difference(open_image(encoded(image, "TIFF")), photo()) < 4
+
+
+def test_transparency_is_laid_on_white():
+    alpha = Image.linear_gradient("L").resize(SIZE)
+    image = photo()
+    image.putalpha(alpha)
+    expected = Image.composite(photo(), Image.new("RGB", SIZE, "white"), alpha)
+    assert difference(open_image(encoded(image, "PNG")), expected) < 1
+    assert difference(open_image(encoded(image, "WEBP", lossless=True, exact=True)), expected) < 1
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF"])
+def test_palette_with_transparency(format):
+    image = Image.new("P", SIZE, 0)
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    image.paste(1, (10, 10, 20, 20))
+    opened = open_image(encoded(image, format, transparency=0))
+    assert opened.getpixel((0, 0)) == (255, 255, 255)
+    assert opened.getpixel((15, 15)) == (0, 0, 200)
+    assert open_image(encoded(image, format)).getpixel((0, 0)) == (200, 0, 0)
+
+
+def test_palette_with_transparency_per_entry():
+    image = Image.new("P", SIZE, 0)
+    image.putpalette([200, 0, 0])
+    assert open_image(encoded(image, "PNG", transparency=bytes([0]))).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 200), ("RGB", (200, 10, 10))])
+def test_one_colour_as_transparent(mode, colour):
+    image = Image.new(mode, SIZE, colour)
+    assert open_image(encoded(image, "PNG", transparency=colour)).getpixel((0, 0)) == (255, 255, 255)
+
+
+# --------------------------------------------------------------------------------------- deep samples
+
+
+@pytest.mark.parametrize("factor", [256, 257])  # both ways in which 8 bits become 16
+def test_16_bit_grey_equals_its_8_bit_original(factor, tmp_path):
+    deep = np.asarray(grey()).astype(np.uint16) * factor
+    sources = {
+        "array": deep,
+        "PNG": wide_png(deep),
+        "TIFF": encoded(Image.fromarray(deep), "TIFF"),
+        "PGM": b"P5\n%d %d\n65535\n" % SIZE + deep.astype(">u2").tobytes(),
+        "I": Image.fromarray(deep.astype(np.int32)),
+        "I;16": Image.fromarray(deep),
+        "I;16B": Image.frombytes("I;16B", SIZE, deep.astype(">u2").tobytes()),
+        "F": Image.fromarray(deep.astype(np.float32)),
+    }
+    for kind, source in sources.items():
+        assert difference(open_image(source), grey()) == 0, kind
+
+
+def test_16_bit_colour_equals_its_8_bit_original():
+    deep = np.asarray(photo()).astype(np.uint16) * 257
+    assert difference(open_image(wide_png(deep)), photo()) == 0
+    assert difference(open_image(deep), photo()) == 0
+
+
+def test_a_dark_16_bit_photo_stays_dark():
+    assert np.asarray(open_image(wide_png(np.full((4, 4), 255, np.uint16)))).max() == 0
+
+
+@pytest.mark.parametrize("white", [1, 255, 65535 / 257 * 256])
+def test_floats(white):
+    values = np.asarray(grey()).astype(np.float32) / 255 * white
+    assert difference(open_image(Image.fromarray(values)), grey()) <= 1
+    assert difference(open_image(encoded(Image.fromarray(values), "TIFF")), grey()) <= 1
+
+
+def test_floats_that_are_no_numbers_are_black():
+    values = np.array([[np.nan, np.inf, -np.inf, 1.0]], dtype=np.float32)
+    assert np.asarray(open_image(Image.fromarray(values)))[0, :, 0].tolist() == [0, 0, 0, 255]
+
+
+# -------------------------------------------------------------------------------------------- rotation
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encoded(photo(), format, exif=exif, **({"quality": 95} if format == "JPEG" else {}))
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(stored)))
+    opened = open_image(stored)
+    assert opened.size == (SIZE if orientation < 5 else SIZE[::-1])
+    assert difference(opened, expected) == 0
+    assert difference(open_image(opened), opened) == 0  # an upright image is not turned again
+    assert difference(open_image(Image.open(io.BytesIO(stored))), opened) == 0  # not opened by us
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x63\0\0"]
+)
+def test_broken_exif_leaves_the_photo_readable(exif):
+    assert open_image(encoded(photo(), "JPEG", exif=exif)).size == SIZE
+
+
+# -------------------------------------------------------------------------------------------- animations
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_first_frame(format):
+    frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "lime", "blue")]
+    stored = encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(stored)).n_frames == 3
+    assert difference(open_image(stored), frames[0]) < 3
+
+
+# ------------------------------------------------------------------------------------------------ sources
+
+
+def test_sources_agree(tmp_path):
+    path = tmp_path / "ein Bär.png"
+    photo().save(path)
+    for source in (path, str(path), path.read_bytes(), photo(), np.asarray(photo())):
+        assert difference(open_image(source), photo()) == 0
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.full((2, 3), 7, np.uint8), 7),
+        (np.full((2, 3, 1), 7, np.uint8), 7),
+        (np.full((2, 3), 7 * 256 + 3, np.uint16), 7),
+        (np.ones((2, 3), bool), 255),
+        (np.full((2, 3, 3), 0.5, np.float64), 128),
+        (np.full((2, 3, 3), 1.0, np.float16), 255),
+        (np.zeros((2, 3, 4), np.uint8), 255),  # wholly transparent
+        (np.full((4, 6), 7, np.uint8)[::2, ::-2], 7),  # strided
+    ],
+)
+def test_arrays(array, expected):
+    pixels = np.asarray(open_image(array))
+    assert pixels.shape == (2, 3, 3)
+    assert (pixels == expected).all()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros(4, np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+        np.zeros((3, 4, 5), np.uint8),
+        np.zeros((0, 4), np.uint8),
+        np.zeros((4, 4), np.int64),
+        np.zeros((4, 4), complex),
+        np.full((4, 4), 1.01),
+        np.full((4, 4), -0.01),
+        np.full((4, 4), np.nan),
+    ],
+)
+def test_arrays_that_are_no_images(array):
+    with pytest.raises(ImageError) as caught:
+        open_image(array)
+    assert str(array.shape) in caught.value.name
+
+
+def test_sources_of_other_types():
+    with pytest.raises(TypeError, match="list"):
+        open_image([[1, 2], [3, 4]])
+
+
+def test_the_callers_image_is_left_alone(tmp_path):
+    image = photo()
+    opened = open_image(image)
+    opened.putpixel((0, 0), (1, 2, 3))
+    assert image.tobytes() == photo().tobytes()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3000, 60), (60, 3000)])
+def test_extreme_shapes(size):
+    assert open_image(encoded(Image.new("RGB", size), "PNG")).size == size
+
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+def broken_files() -> dict[str, tuple[bytes, str]]:
+    """For each kind of broken file its bytes, and a word of the reason."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    cut = {
+        f"cut.{name.lower()}": (data[: len(data) // 2], "damaged")
+        for name in ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "TGA", "PPM")
+        for data in [encoded(noise, name)]
+    }
+    bomb = png_of(struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0), b"")
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    return cut | {
+        "empty.jpg": (b"", "empty"),
+        "text.jpg": (b"not an image at all, only text", "not an image"),
+        "head.png": (encoded(noise, "PNG")[:20], "damaged"),
+        "bomb.png": (bomb, "more pixels"),
+        "program.eps": (eps, "not an image"),
+        "program.jpg": (eps, "not an image"),
+    }
+
+
+@pytest.mark.parametrize("name", broken_files())
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_broken_files(name, as_bytes, tmp_path):
+    data, word = broken_files()[name]
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(ImageError) as caught:
+        open_image(data if as_bytes else path)
+    error = caught.value
+    assert word in error.reason and "\n" not in error.reason
+    assert error.name == ("bytes" if as_bytes else str(path))
+    assert str(error) == f"{error.name}: {error.reason}"
+
+
+def test_paths_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nothing")
+    reasons = {
+        "missing.jpg": "no such file",
+        "dangling.jpg": "no such file",
+        "": "is a folder",
+        "pipe.jpg": "not a regular file",
+        "a\0b.jpg": "not a valid path",
+        "a" * 5000: "too long",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(ImageError, match=reason):
+            open_image(f"{tmp_path}/{name}")
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    path = tmp_path / "secret.png"
+    photo().save(path)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)  # chmod does not stop a superuser
+    with pytest.raises(ImageError, match="no permission"):
+        open_image(path)
+
+
+def test_bombs_are_refused_before_they_are_decoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns above 100, raises above 200
+    monkeypatch.setattr(images, "MAX_PIXELS", 150)
+    assert open_image(encoded(Image.new("L", (12, 12)), "PNG")).size == (12, 12)  # without a warning
+    for side in (13, 20):
+        with pytest.raises(ImageError, match="more pixels"):
+            open_image(encoded(Image.new("L", (side, side)), "PNG"))
+    with pytest.raises(ImageError, match="more pixels"):
+        open_image(Image.new("L", (13, 13)))
+
+
+def test_the_limit_lies_within_pillows_own():
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert images.MAX_PIXELS <= 2 * Image.MAX_IMAGE_PIXELS
+
+
+def test_random_damage_gives_a_picture_or_an_image_error():
+    rng = np.random.default_rng(1)
+    outcomes = set()
+    for format in (
+        "JPEG",
+        "PNG",
+        "GIF",
+        "TIFF",
+        "WEBP",
+        "BMP",
+        "TGA",
+        "PCX",
+        "SGI",
+        "ICO",
+        "JPEG2000",
+        "PPM",
+    ):
+        data = np.frombuffer(encoded(photo(), format), np.uint8)
+        for _ in range(20):
+            damaged = data.copy()
+            damaged[rng.integers(0, len(data), size=8)] = rng.integers(0, 256, size=8)
+            try:
+                outcomes.add(open_image(damaged.tobytes()).mode)
+            except ImageError as error:
+                outcomes.add(type(error.reason))
+    assert outcomes == {"RGB", str}
+
+
+def test_image_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(ImageError("a b.jpg", "the file is empty")))
+    assert isinstance(error, ValueError)
+    assert (error.name, error.reason, str(error)) == (
+        "a b.jpg",
+        "the file is empty",
+        "a b.jpg: the file is empty",
+    )
+
+
+def test_files_are_closed(tmp_path):
+    good, bad = tmp_path / "good.gif", tmp_path / "bad.tif"
+    frames = [Image.new("L", SIZE, level) for level in (0, 99)]
+    good.write_bytes(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    bad.write_bytes(encoded(photo(), "TIFF")[:900])
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(5):
+        open_image(good)
+        with pytest.raises(ImageError):
+            open_image(bad)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_threads_hide_warnings_and_put_the_filters_back(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(images, "MAX_PIXELS", 200)
+    data = encoded(photo().resize((14, 14)), "PNG")
+    filters = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:  # a warning that leaks is an error here
+        sizes = {image.size for image in pool.map(open_image, [data] * 200)}
+    assert sizes == {(14, 14)}
+    assert warnings.filters == filters
+
+
+# ------------------------------------------------------------------------------------------------ finding
+
+
+def test_suffixes():
+    assert {
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".gif",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".tga",
+        ".mpo",
+    } <= IMAGE_SUFFIXES
+    assert not {".eps", ".ps", ".pdf", ".mpg", ".h5", ".wmf"} & IMAGE_SUFFIXES
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
+    assert "EPS" not in FORMATS and "JPEG" in FORMATS
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A folder of files (their bytes are not looked at), in which the test runs."""
+    monkeypatch.chdir(tmp_path)
+    names = ["b.JPG", "a.png", "a[1].jpg", "notes.txt", "ü ß.webp", ".hidden.jpg", "noext"]
+    deep = ["sub/c.Tiff", "sub/deep/d.gif", "sub/notes.md", ".cache/e.jpg", "empty/readme", "sub/deep/b.jpg"]
+    for name in names + deep:
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def relative(*names: str) -> list[str]:
+    return [f"photos/{name}" for name in names]
+
+
+ALL = relative("a.png", "a[1].jpg", "b.JPG", "sub/c.Tiff", "sub/deep/b.jpg", "sub/deep/d.gif", "ü ß.webp")
+
+
+def test_a_folder_is_searched(folder):
+    assert find_images(["photos"]) == (ALL, [])
+    assert find_images([folder / "photos"]) == ([f"{folder}/{name}" for name in ALL], [])
+    assert find_images(["photos/"]) == (ALL, [])
+
+
+def test_a_file_is_taken_whatever_its_suffix_or_name(folder):
+    names = relative("noext", "a[1].jpg", ".hidden.jpg", "notes.txt")
+    assert find_images(names) == (names, [])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos/*.png", ["a.png"]),
+        ("photos/[ab].*", ["a.png", "b.JPG"]),
+        ("photos/no*", ["noext", "notes.txt"]),
+        ("photos/s*", ["sub/c.Tiff", "sub/deep/b.jpg", "sub/deep/d.gif"]),
+        ("photos/**/*.jpg", ["a[1].jpg", "sub/deep/b.jpg"]),
+        ("photos/**/deep/*", ["sub/deep/b.jpg", "sub/deep/d.gif"]),
+        ("**/d.gif", ["sub/deep/d.gif"]),
+        ("**/deep/**/d*", ["sub/deep/d.gif"]),
+        ("*/a*", ["a.png", "a[1].jpg"]),
+    ],
+)
+def test_patterns(folder, pattern, expected):
+    assert find_images([pattern]) == (relative(*expected), [])
+    absolute = [str(folder / name) for name in relative(*expected)]
+    assert find_images([str(folder / pattern)]) == (absolute, [])
+
+
+def test_two_stars_alone_are_the_folder(folder):
+    assert find_images(["photos/**"])[0] == [
+        name.replace("photos", "photos/", 1).replace("//", "/") for name in ALL
+    ]
+
+
+def test_order_is_kept_and_duplicates_are_dropped(folder):
+    found, problems = find_images(
+        ["photos/sub", "./photos/a.png", "photos", "photos/*.png", str(folder / "photos/a.png")]
+    )
+    first = relative("sub/c.Tiff", "sub/deep/b.jpg", "sub/deep/d.gif")
+    rest = [name for name in ALL if name not in first and name != "photos/a.png"]
+    assert found == [*first, "./photos/a.png", *rest]
+    assert problems == []
+
+
+def test_problems_name_their_path(folder):
+    found, problems = find_images(["nothing.jpg", "photos/a.png", "photos/empty", "photos/*.xyz", "a\0*.jpg"])
+    assert found == ["photos/a.png"]
+    assert [problem.name for problem in problems] == [
+        "nothing.jpg",
+        "photos/empty",
+        "photos/*.xyz",
+        "a\0*.jpg",
+    ]
+    for problem, word in zip(problems, ["no such file", "no image", "matches", "valid"], strict=True):
+        assert word in problem.reason
+
+
+def test_loops_of_links_end(folder):
+    for name in ("loop1", "loop2"):
+        (folder / "photos/sub" / name).symlink_to(folder / "photos", target_is_directory=True)
+    for path in ("photos", "photos/**", "photos/**/*.*"):
+        found, problems = find_images([path])
+        names = [os.path.basename(name) for name in found]
+        assert {"a.png", "d.gif"} <= set(names) and problems == []
+        assert len(names) == len(set(names))
+
+
+def test_linked_folders_and_dangling_links_are_found(folder):
+    outside = folder / "outside"
+    outside.mkdir()
+    (outside / "z.png").touch()
+    (folder / "photos/link").symlink_to(outside)
+    (folder / "photos/zz.png").symlink_to(folder / "nothing")
+    assert {"photos/link/z.png", "photos/zz.png"} <= set(find_images(["photos"])[0])
+
+
+def test_a_folder_that_cannot_be_read_is_a_problem(folder, monkeypatch):
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)  # chmod does not stop a superuser
+    found, problems = find_images(["photos"])
+    assert "photos/sub/c.Tiff" in found
+    assert [str(problem) for problem in problems] == ["photos/sub/deep: no permission to read it"]
+
+
+def test_a_single_text_is_refused():
+    with pytest.raises(TypeError, match="list of paths"):
+        find_images("photos")

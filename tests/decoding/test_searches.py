@@ -1,0 +1,136 @@
+"""What holds for every search: a new one is tested by standing in SEARCHES."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from captioner.decoding import Rules, beam_search, greedy_search
+from captioner.decoding.common import all_settled
+
+EOS, UNK = 2, 3
+SEARCHES = {
+    "greedy": lambda step, state, rules: [[best] for best in greedy_search(step, state, rules)],
+    "beam 1": lambda step, state, rules: beam_search(step, state, rules, beam_size=1),
+    "beam 3": lambda step, state, rules: beam_search(step, state, rules, beam_size=3, num_best=3),
+    "beam 3, normalised": lambda step, state, rules: beam_search(
+        step, state, rules, beam_size=3, num_best=2, length_penalty=0.8
+    ),
+    "beam wider than the vocabulary": lambda step, state, rules: beam_search(
+        step, state, rules, beam_size=20, num_best=20
+    ),
+}
+
+
+@pytest.fixture(params=SEARCHES.values(), ids=SEARCHES.keys())
+def search(request):
+    return request.param
+
+
+@pytest.mark.parametrize(("min_length", "max_length"), [(0, 1), (1, 1), (0, 6), (1, 6), (3, 6), (4, 4)])
+def test_captions_obey_the_rules(search, model, make_rules, min_length, max_length):
+    found = search(model.step, model.init_state(), make_rules(min_length, max_length))
+    assert len(found) == 3
+    for hypothesis in (hypothesis for image in found for hypothesis in image):
+        assert set(hypothesis.tokens) <= set(model.words)
+        assert len(hypothesis.tokens) <= max_length
+        assert len(hypothesis.tokens) >= (min_length if hypothesis.finished else max_length)
+
+
+def test_log_prob_is_what_teacher_forcing_gives(search, model, make_rules):
+    found = search(model.step, model.init_state(), make_rules(max_length=6))
+    for image, hypotheses in enumerate(found):
+        assert hypotheses
+        for tokens, log_prob, _, finished in hypotheses:
+            assert log_prob == pytest.approx(model.log_prob(image, tokens, finished), abs=1e-4)
+
+
+def test_low_precision_logits_are_summed_in_float32(search, model, make_rules):
+    model.table = model.table.bfloat16()
+    found = search(model.step, model.init_state(), make_rules(max_length=6))
+    for image, hypotheses in enumerate(found):
+        for tokens, log_prob, _, finished in hypotheses:
+            assert log_prob == pytest.approx(model.log_prob(image, tokens, finished), abs=1e-4)
+
+
+def test_batched_equals_one_by_one(search, model, make_rules):
+    rules = make_rules(max_length=6)
+    model.table[1, :, EOS] += 6  # the second image is done early, while the others go on
+    batched = search(model.step, model.init_state(), rules)
+    alone = [search(model.step, model.init_state([image]), rules)[0] for image in range(3)]
+    assert batched == alone
+
+
+def test_no_images_no_captions(search, model, make_rules):
+    assert search(model.step, model.init_state([]), make_rules()) == []
+
+
+def test_a_model_that_never_ends_still_gives_captions(search, endless_model, make_rules):
+    found = search(endless_model.step, endless_model.init_state(), make_rules(max_length=5))
+    for image, hypotheses in enumerate(found):
+        assert hypotheses
+        for tokens, log_prob, _, finished in hypotheses:
+            assert not finished
+            assert len(tokens) == 5
+            assert log_prob == pytest.approx(endless_model.log_prob(image, tokens, False), abs=1e-4)
+
+
+def test_a_model_without_any_possible_word_gives_an_empty_caption(search, model, make_rules):
+    model.table[...] = -torch.inf
+    model.table[..., UNK] = 0.0
+    found = search(model.step, model.init_state(), make_rules())
+    assert all(image[0] == ([], 0.0, 0.0, False) for image in found)
+
+
+def test_a_caption_of_max_length_may_end(search, make_rules, endless_model):
+    endless_model.table[..., 4:] = -torch.inf
+    endless_model.table[..., 4] = 0.0  # one word can be said
+    endless_model.set_logit([4, 4], EOS, 5.0)
+    found = search(endless_model.step, endless_model.init_state(), make_rules(min_length=2, max_length=2))
+    assert all(image[0].finished and image[0].tokens == [4, 4] for image in found)
+
+
+def test_nothing_is_computed_for_gradients(search, model, make_rules):
+    model.table.requires_grad_()
+
+    def step(tokens, state):
+        logits, state = model.step(tokens, state)
+        assert not logits.requires_grad
+        return logits, state
+
+    search(step, model.init_state(), make_rules())
+
+
+def test_a_search_stops_when_all_is_settled(search, model, make_rules):
+    model.table[..., EOS] = 30.0
+    search(model.step, model.init_state(), make_rules(min_length=1, max_length=30))
+    assert model.num_steps < 30
+
+
+def test_stopping_early_changes_no_result(search, model, make_rules, monkeypatch):
+    rules = make_rules(max_length=8)
+    found = search(model.step, model.init_state(), rules)
+    monkeypatch.setattr("captioner.decoding.beam.all_settled", lambda settled, num_steps: False)
+    monkeypatch.setattr("captioner.decoding.rollout.all_settled", lambda settled, num_steps: False)
+    assert search(model.step, model.init_state(), rules) == found
+
+
+def test_on_an_accelerator_only_every_fourth_step_waits_for_it():
+    settled = torch.ones(3, dtype=torch.bool, device="meta")  # raises when looked at
+    assert not any(all_settled(settled, num_steps) for num_steps in (1, 2, 3, 5))
+
+
+def test_a_state_of_no_tensors_is_refused(search, model, make_rules):
+    with pytest.raises(ValueError, match="state is empty"):
+        search(model.step, {}, make_rules())
+
+
+@pytest.mark.parametrize(("min_length", "max_length"), [(-1, 5), (6, 5), (0, 0)])
+def test_impossible_lengths_are_refused(min_length, max_length):
+    with pytest.raises(ValueError, match=f"min_length={min_length} and max_length={max_length}"):
+        Rules(bos_id=1, eos_id=2, never=(0, 1, 3), min_length=min_length, max_length=max_length)
+
+
+def test_the_end_word_cannot_be_forbidden():
+    with pytest.raises(ValueError, match="eos_id=2"):
+        Rules(bos_id=1, eos_id=2, never=(0, 2))

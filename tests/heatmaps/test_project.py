@@ -1,0 +1,126 @@
+"""Weights land on the pixels of their cells, and none is lost or made."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from captioner.heatmaps.project import peak, project
+
+SIZES = [(640, 480), (480, 640), (300, 100), (100, 300), (3000, 60), (2, 2), (1, 1), (7, 5)]
+
+
+def random_map(height: int = 9, width: int = 9, seed: int = 0) -> np.ndarray:
+    weights = np.random.default_rng(seed).gamma(0.5, size=(height, width))
+    return (weights / weights.sum()).astype(np.float32)
+
+
+def one_cell(row: int, column: int, height: int = 6, width: int = 6) -> np.ndarray:
+    alpha = np.zeros((height, width), dtype=np.float32)
+    alpha[row, column] = 1
+    return alpha
+
+
+def boxes(width: int, height: int) -> list[tuple[float, float, float, float]]:
+    """What squash, crop and pad make of a photo."""
+    short, long = min(width, height), max(width, height)
+
+    def centred(side: float) -> tuple[float, float, float, float]:
+        return ((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+
+    return [(0, 0, width, height), centred(short), centred(long)]
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_weight_of_the_box_is_the_weight_of_the_map(size, smooth):
+    alpha = random_map(height=5, width=9)
+    density = project(alpha, (0, 0, *size), size, smooth)
+    assert density.shape == (size[1], size[0])
+    assert density.dtype == np.float32
+    assert density.mean() == pytest.approx(alpha.mean(), rel=1e-4)
+    assert density.min() >= -1e-7
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_an_even_map_stays_even_and_ends_with_its_box(size, smooth):
+    width, height = size
+    for x0, y0, x1, y1 in boxes(width, height):
+        density = project(np.full((9, 9), 0.25), (x0, y0, x1, y1), size, smooth)
+        x, y = np.arange(width), np.arange(height)
+        inside = np.outer((y >= y0) & (y + 1 <= y1), (x >= x0) & (x + 1 <= x1))
+        outside = ~np.outer((y + 1 > y0) & (y < y1), (x + 1 > x0) & (x < x1))
+        np.testing.assert_allclose(density[inside], 0.25, rtol=1e-4)
+        assert not density[outside].any()
+
+
+def test_blocky_pixels_take_the_weight_of_the_cell_they_lie_in():
+    alpha = random_map(3, 4)
+    expected = np.kron(alpha, np.ones((10, 20)))
+    np.testing.assert_allclose(project(alpha, (0, 0, 80, 30), (80, 30), smooth=False), expected, rtol=1e-5)
+
+
+def test_a_pixel_over_several_cells_takes_their_mean():
+    alpha = random_map(4, 4)
+    expected = alpha.reshape(2, 2, 2, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(project(alpha, (0, 0, 2, 2), (2, 2), smooth=False), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_the_photo_is_a_window_on_the_padded_picture(smooth):
+    """Padding cuts a part out of the same density; it moves and scales nothing."""
+    alpha = random_map()
+    whole = project(alpha, (0, 0, 300, 300), (300, 300), smooth)
+    padded = project(alpha, (0, -100, 300, 200), (300, 100), smooth)
+    np.testing.assert_allclose(padded, whole[100:200], atol=1e-6)
+    cropped = project(alpha, (50, 0, 350, 300), (400, 300), smooth)
+    np.testing.assert_allclose(cropped[:, 50:350], whole, atol=1e-6)
+
+
+def test_smooth_is_the_blocky_map_under_a_gaussian():
+    ndimage = pytest.importorskip("scipy.ndimage")
+    alpha = random_map(14, 14)
+    blocky = project(alpha, (0, 0, 448, 448), (448, 448), smooth=False)
+    blurred = ndimage.gaussian_filter(blocky, sigma=1.25 * 32, mode="reflect", truncate=6)
+    ours = project(alpha, (0, 0, 448, 448), (448, 448))
+    np.testing.assert_allclose(ours, blurred, atol=2e-3 * blurred.max())
+
+
+def test_smooth_looks_as_the_authors_drew_it():
+    transform = pytest.importorskip("skimage.transform")
+    alpha = random_map(14, 14)  # within a sigma of the border, scikit-image mirrors differently
+    theirs = transform.pyramid_expand(alpha.astype(float), upscale=16, sigma=20)
+    ours = project(alpha, (0, 0, 224, 224), (224, 224))
+    inner = np.s_[30:-30, 30:-30]
+    np.testing.assert_allclose(ours[inner], theirs[inner], atol=0.05 * theirs.max())
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+@pytest.mark.parametrize("side", [1, 2, 5, 9, 14, 28])
+def test_the_brightest_pixel_lies_in_the_only_cell_with_weight(side, smooth):
+    for cell in {(0, 0), (side - 1, 0), (side // 2, side // 3), (side // 2, side - 1)}:
+        density = project(one_cell(*cell, side, side), (10, 5, 310, 85), (320, 90), smooth)
+        y, x = np.unravel_index(density.argmax(), density.shape)
+        assert (int((y + 0.5 - 5) * side / 80), int((x + 0.5 - 10) * side / 300)) == cell
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_peak_is_the_highest_weight_of_the_map_and_not_of_what_the_photo_shows(smooth):
+    alpha = one_cell(0, 0)
+    alpha[3, 3] = 0.25
+    drawn = project(alpha, (0, -100, 300, 200), (300, 100), smooth)
+    assert drawn.max() < 0.5 * peak(alpha, smooth)
+    whole = project(alpha, (0, 0, 900, 900), (900, 900), smooth)
+    assert peak(alpha, smooth) == pytest.approx(whole.max(), rel=0.02)
+
+
+@pytest.mark.parametrize("alpha", [np.ones(81), np.ones((2, 9, 9)), np.ones((0, 9))])
+def test_weights_that_are_no_grid_are_refused(alpha):
+    with pytest.raises(ValueError, match="grid"):
+        project(alpha, (0, 0, 10, 10), (10, 10))
+
+
+def test_an_empty_box_is_refused():
+    with pytest.raises(ValueError, match="empty"):
+        project(np.ones((2, 2)), (5, 0, 5, 10), (10, 10))

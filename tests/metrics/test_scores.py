@@ -1,0 +1,195 @@
+"""Scores: equal to pycocoevalcap's own with Java, whole without it, and right where one can count by hand."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from captioner.metrics import BuiltinTokenizer, quick_score, score
+from captioner.metrics.java import JavaError, find_java
+from captioner.metrics.meteor import meteor
+
+needs_java = pytest.mark.skipif(find_java() is None, reason="needs Java")
+needs_shell = pytest.mark.skipif(sys.platform == "win32", reason="its Java is a shell script")
+
+REFERENCES = {
+    7: ["A man rides a brown horse on the beach.", "A man's horse runs; he doesn't fall.", "Man on horse"],
+    3: ["Two dogs play with a ball.", "Dogs playing (ball) in the U.S."],
+    9: ["A t-shirt hangs on a well-lit wall.", 'A sign that says "stop"', "café at 5:54pm", "..."],
+    5: ["A cat sleeps on the couch."],
+    1: ["Nobody says what is here"],
+}
+HYPOTHESES = {
+    3: "two dogs play ||| in the grass",
+    1: "",
+    9: "a shirt hangs on the wall.",
+    7: "a man rides a horse",
+}
+
+
+@pytest.fixture
+def no_java(monkeypatch):
+    monkeypatch.setattr("captioner.metrics.java.shutil.which", lambda command: None)
+
+
+def make_java(monkeypatch, folder, script):
+    """Put a `java` that runs a shell script first in the path."""
+    java = folder / "java"
+    java.write_text("#!/bin/sh\n" + script)
+    java.chmod(java.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+@needs_java
+def test_equal_to_pycocoevalcap():
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.meteor.meteor import Meteor
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    ids = list(HYPOTHESES)
+    try:
+        gts = PTBTokenizer().tokenize({i: [{"caption": c} for c in REFERENCES[i]] for i in ids})
+    except PermissionError:
+        pytest.skip("pycocoevalcap's own tokenizer writes into its folder, which is read-only here")
+    res = PTBTokenizer().tokenize({i: [{"caption": HYPOTHESES[i]}] for i in ids})
+    official = dict(
+        zip(["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"], Bleu(4).compute_score(gts, res, 0)[0], strict=True)
+    )
+    official["METEOR"] = Meteor().compute_score(gts, res)[0]
+    official["ROUGE-L"] = Rouge().compute_score(gts, res)[0]
+    official["CIDEr"] = Cider().compute_score(gts, res)[0]
+
+    scores = score(REFERENCES, HYPOTHESES)
+    assert scores.metrics() == pytest.approx(
+        {name: 100 * value for name, value in official.items()}, abs=1e-6
+    )
+    assert scores.tokenizer.startswith("PTB")
+    assert scores.meteor > 1
+
+
+def test_without_java(no_java, caplog):
+    with caplog.at_level(logging.WARNING):
+        scores = score(REFERENCES, HYPOTHESES)
+    (record,) = caplog.records
+    assert "METEOR is left out" in record.getMessage() and "Java" in record.getMessage()
+    assert "\n" not in record.getMessage()
+    assert scores.meteor is None
+    assert scores.tokenizer.startswith("built-in")
+    assert scores.rouge_l > 0 and scores.bleu[0] > 0 and scores.cider > 0
+
+
+@needs_shell
+def test_java_that_does_not_start_is_no_java(monkeypatch, tmp_path):
+    make_java(monkeypatch, tmp_path, "echo Unable to locate a Java Runtime >&2; exit 1\n")
+    assert find_java() is None
+    assert score(REFERENCES, HYPOTHESES).meteor is None
+
+
+@needs_shell
+def test_meteor_is_left_out_when_its_program_fails(monkeypatch, tmp_path, caplog):
+    reason = "Could not reserve enough space for object heap"
+    make_java(monkeypatch, tmp_path, f'[ "$1" = -version ] && exit 0; echo "{reason}" >&2; exit 1\n')
+    scores = score(REFERENCES, HYPOTHESES, tokenizer=BuiltinTokenizer())
+    assert scores.meteor is None and scores.rouge_l > 0
+    (record,) = caplog.records
+    assert reason in record.getMessage()
+
+
+@needs_shell
+def test_meteor_ends_its_program(monkeypatch, tmp_path):
+    """Even one that talks nonsense and would go on for ever."""
+    make_java(monkeypatch, tmp_path, '[ "$1" = -version ] && exit 0; while :; do echo nonsense; done\n')
+    started = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            started.append(self)
+
+    monkeypatch.setattr("captioner.metrics.meteor.subprocess.Popen", Popen)
+    with pytest.raises(JavaError, match="nonsense"):
+        meteor([["a dog"]], ["a cat"])
+    assert started[-1].returncode is not None
+    assert started[-1].stdin.closed and started[-1].stdout.closed
+
+
+def test_identical_captions():
+    captions = {i: f"a {animal} sits on the green grass" for i, animal in enumerate(["dog", "cat", "cow"])}
+    scores = quick_score({i: [caption] for i, caption in captions.items()}, captions)
+    assert scores.bleu == pytest.approx((100, 100, 100, 100), abs=1e-4)
+    assert scores.cider == pytest.approx(1000)  # CIDEr-D is 10 at best
+
+
+def test_bleu_by_hand():
+    # 3 of 4 words and 1 of 3 pairs are right, and 4 words stand against 5
+    scores = quick_score({1: ["the cat sat on mats"]}, {1: "the cat mats sat"})
+    brevity = math.exp(1 - 5 / 4)
+    assert scores.bleu[0] == pytest.approx(100 * brevity, abs=1e-4)
+    assert scores.bleu[1] == pytest.approx(100 * brevity * math.sqrt(1 / 3), abs=1e-4)
+
+
+def test_rouge_by_hand(no_java):
+    scores = score({1: ["the cat sat on mats"]}, {1: "the cat mats sat"})
+    precision, recall = 3 / 4, 3 / 5  # the longest common subsequence: the cat sat (or mats)
+    beta = 1.2**2
+    expected = (1 + beta) * precision * recall / (recall + beta * precision)
+    assert scores.rouge_l == pytest.approx(100 * expected)
+
+
+def test_order_of_images_does_not_matter(no_java):
+    scores = score(REFERENCES, HYPOTHESES).metrics()
+    for seed in range(3):
+        references, hypotheses = list(REFERENCES.items()), list(HYPOTHESES.items())
+        random.Random(seed).shuffle(references)
+        random.Random(seed + 1).shuffle(hypotheses)
+        assert score(dict(references), dict(hypotheses)).metrics() == pytest.approx(scores)
+
+
+def test_only_the_images_of_the_hypotheses_count(no_java):
+    scores = score(REFERENCES, HYPOTHESES)
+    assert (scores.num_scored, scores.num_missing) == (4, 1)
+    alone = score({i: REFERENCES[i] for i in HYPOTHESES}, HYPOTHESES)
+    assert alone.num_missing == 0
+    assert alone.metrics() == scores.metrics()
+
+
+def test_quick_score_is_the_score_without_java(no_java, capfd):
+    quick, full = quick_score(REFERENCES, HYPOTHESES), score(REFERENCES, HYPOTHESES)
+    assert (quick.bleu, quick.cider) == (full.bleu, full.cider)
+    assert quick.meteor is None and quick.rouge_l is None
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("hypothesis", ["", "   ", "..."])
+def test_empty_hypothesis_counts(no_java, hypothesis):
+    whole = score(REFERENCES, HYPOTHESES)
+    scores = score(REFERENCES, {**HYPOTHESES, 7: hypothesis})
+    assert scores.num_scored == 4
+    assert 0 < scores.cider < whole.cider
+    assert 0 < scores.rouge_l < whole.rouge_l
+
+
+def test_unknown_image_is_named():
+    with pytest.raises(ValueError, match="2 of 6 .*'12', 13.*like 7, 3"):
+        score(REFERENCES, {**HYPOTHESES, "12": "a", 13: "b"})
+
+
+@pytest.mark.parametrize(
+    ("references", "hypotheses", "reason"),
+    [
+        (REFERENCES, {}, "no captions to score"),
+        ({1: [], 2: ["a dog"]}, {1: "a", 2: "b"}, "no reference captions: 1"),
+        ({1: ["..."]}, {1: "a"}, "no reference caption holds a word"),
+    ],
+)
+def test_nothing_to_score_against(references, hypotheses, reason):
+    with pytest.raises(ValueError, match=reason):
+        quick_score(references, hypotheses)
