@@ -11,16 +11,21 @@ import importlib
 import inspect
 import json
 import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
+import torchvision
+import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+import captioner
 from captioner.data.feature_cache import weights_digest
 from captioner.data.transforms import ImageTransform
 from captioner.models import CaptionModel, Decoder, Encoder
@@ -91,10 +96,10 @@ def save_model(bundle: Bundle, path: str | Path, dtype: str = "float16", include
 
 
 def load_model(path: str | Path, trust: Sequence[str] = ()) -> Bundle:
-    """Read a model that `save_model` wrote; on the CPU, in evaluation mode, computing in float32.
+    """Read a model; on the CPU, in evaluation mode, computing in float32.
 
     Args:
-        path: the file.
+        path: a `.safetensors` file that `save_model` wrote, or the `.ckpt` of a training run.
         trust: packages beside this one whose encoders, decoders and scorers may be built.
 
     Raises:
@@ -103,18 +108,8 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> Bundle:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file")
+    description, tensors = _read_training(path) if path.suffix == ".ckpt" else _read_safetensors(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged, or not a .safetensors file ({error})") from error
-    if KEY not in metadata:
-        raise CheckpointError(
-            f"{path}: a .safetensors file, but not a captioner model; `captioner export` makes one from a training run"
-        )
-    try:
-        description = json.loads(metadata[KEY])
         if description["format"] > FORMAT:
             raise CheckpointError(
                 f"made by a newer captioner (format {description['format']}, this one reads {FORMAT}): "
@@ -127,6 +122,39 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> Bundle:
         raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
     bundle.model.eval()
     return bundle
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged, or not a .safetensors file ({error})") from error
+    if KEY not in metadata:
+        raise CheckpointError(
+            f"{path}: a .safetensors file, but not a captioner model; `captioner export` makes one from a training run"
+        )
+    try:
+        return json.loads(metadata[KEY]), tensors
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error
+
+
+def _read_training(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds over damaged or unsafe files
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint that can be read safely ({error})") from error
+    if not isinstance(checkpoint, dict) or KEY not in checkpoint:
+        raise CheckpointError(f"{path}: not the checkpoint of a captioner training run")
+    prefix = "model."
+    tensors = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in checkpoint["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    return {**checkpoint[KEY], "provenance": _provenance(path, checkpoint)}, tensors
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
@@ -235,3 +263,28 @@ def _build(spec: Mapping[str, Any], kind: type, trust: Sequence[str]) -> Any:
 def _returning(part: nn.Module) -> Callable[..., nn.Module]:
     """A factory that gives a part already built, whatever sizes it is asked for."""
     return lambda *sizes: part
+
+
+def _provenance(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Config, metrics and versions of a run; nothing that differs between two exports of the same checkpoint."""
+    config_file = path.parent.parent / "config.yaml"
+    config = yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.exists() else None
+    metrics = {
+        state["monitor"]: float(state["current_score"])
+        for state in checkpoint.get("callbacks", {}).values()
+        if isinstance(state, dict) and state.get("monitor") and state.get("current_score") is not None
+    }
+    return {
+        "config": config,
+        "epoch": checkpoint["epoch"],
+        "step": checkpoint["global_step"],
+        "metrics": metrics,
+        "versions": {
+            "captioner": captioner.__version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "torchvision": str(torchvision.__version__),
+            "timm": timm.__version__,
+            "lightning": checkpoint["pytorch-lightning_version"],
+        },
+    }

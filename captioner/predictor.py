@@ -175,7 +175,9 @@ class Captioner:
         )
         end = self.tokenizer.eos_id
         best = [hypotheses[0] for hypotheses in found]
-        alpha, _ = self._follow(memory, [[*caption.tokens, end] if caption.finished else caption.tokens for caption in best])
+        alpha, _ = self._follow(
+            memory, [[*caption.tokens, end] if caption.finished else caption.tokens for caption in best]
+        )
         return [
             _caption(photo, self.tokenizer.spans(caption.tokens), caption.log_prob, rows)
             for photo, caption, rows in zip(photos, best, alpha, strict=True)

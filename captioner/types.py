@@ -63,9 +63,7 @@ class Memory:
         if num_images == len(self.features):
             return self
         keys = None if self.keys is None else self.keys[:num_images]
-        return replace(
-            self, features=self.features[:num_images], mask=self.mask[:num_images], keys=keys
-        )
+        return replace(self, features=self.features[:num_images], mask=self.mask[:num_images], keys=keys)
 
 
 class Attended(NamedTuple):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from captioner.data.images import ImageError
+    from captioner.data.readers import Reader
     from captioner.predictor import Captioner
 
 
@@ -23,18 +24,32 @@ def positive(text: str) -> int:
 
 def add_model_arguments(parser: argparse.ArgumentParser, batch_size: int = 16) -> None:
     """The model, and how to run it."""
-    parser.add_argument("--model", metavar="M", help="a model file (.safetensors); default: the one that ships with captioner")
-    parser.add_argument("--beam-size", type=positive, default=5, metavar="K", help="prefixes the search keeps (default 5); 1 is greedy")
-    parser.add_argument("--batch-size", type=positive, default=batch_size, metavar="N", help=f"photos at a time (default {batch_size})")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ... (default auto)")
     parser.add_argument(
-        "--trust", action="append", default=[], metavar="PACKAGE", help="a package beside captioner whose parts the model may use"
+        "--model", metavar="M", help="a model file (.safetensors); default: the one that ships with captioner"
+    )
+    parser.add_argument(
+        "--beam-size", type=positive, default=5, metavar="K", help="prefixes the search keeps (default 5); 1 is greedy"
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=batch_size, metavar="N", help=f"photos at a time (default {batch_size})"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ... (default auto)"
+    )
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package beside captioner whose parts the model may use",
     )
 
 
 def add_paths(parser: argparse.ArgumentParser) -> None:
     """The photos."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a photo, a folder (searched to its depth) or a glob pattern")
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="a photo, a folder (searched to its depth) or a glob pattern"
+    )
 
 
 def load_captioner(args: argparse.Namespace) -> Captioner:
@@ -55,3 +70,28 @@ def report(problems: Iterable[ImageError], say: Callable[[str], None] | None = N
             say(line)
         count += 1
     return count
+
+
+def read_data(source: str) -> Reader:
+    """The data set that `--data` names: a training config's reader, or a folder whose layout is recognised.
+
+    Raises:
+        ValueError: neither of them.
+    """
+    from pathlib import Path
+
+    from captioner.data.readers import Reader, find_reader
+
+    if not Path(source).is_file():
+        return find_reader(source)
+    import yaml
+    from jsonargparse import ArgumentParser
+
+    config = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+    try:
+        section = config["data"]["reader"]
+    except (KeyError, TypeError):
+        raise ValueError(f"{source}: not a training config: it has no data.reader") from None
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Reader, "reader")
+    return parser.instantiate_classes(parser.parse_object({"reader": section})).reader

@@ -19,8 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_paths(parser)
     add_model_arguments(parser)
-    parser.add_argument("--output", required=True, metavar="DIR", help="the folder for <photo>.png, .gif, .npz and .json")
-    parser.add_argument("--caption", metavar="TEXT", help="show where the model looks for this caption instead of its own")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="the folder for <photo>.png, .gif, .npz and .json"
+    )
+    parser.add_argument(
+        "--caption", metavar="TEXT", help="show where the model looks for this caption instead of its own"
+    )
     parser.add_argument("--blocky", action="store_true", help="draw the grid's cells as they are, not smoothed")
 
 

@@ -57,14 +57,9 @@ class TrainingCLI(LightningCLI):
         if trainer.logger is None or trainer.logger is True:
             kwargs["logger"] = TensorBoardLogger(config.run_dir, name="", version="")
         kwargs["plugins"] = [AtomicCheckpointIO(), *(trainer.plugins or [])]
-        last = ModelCheckpoint(
-            checkpoint_folder(config.run_dir),
-            filename="last",
-            every_n_train_steps=config.save_every_n_steps,
-            save_top_k=1,
-            enable_version_counter=False,
-        )
-        self.trainer_defaults["callbacks"] = [last, ExactResume()]
+        # Trainer defaults come after all other callbacks, as ExactResume needs it.
+        folder = checkpoint_folder(config.run_dir)
+        self.trainer_defaults["callbacks"] = [ExactResume(folder, config.save_every_n_steps)]
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:

@@ -196,9 +196,7 @@ class HostBatch(Batch):
             source = replace(source, features=source.features.pin_memory(), mask=source.mask.pin_memory())
         else:
             source = source.pin_memory()
-        return replace(
-            self, source=source, tokens=self.tokens.pin_memory(), lengths=self.lengths.pin_memory()
-        )
+        return replace(self, source=source, tokens=self.tokens.pin_memory(), lengths=self.lengths.pin_memory())
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
@@ -359,16 +357,23 @@ class ImageLoadError(ValueError):
 
 
 class _ItemBatches(Sampler):
-    """A loader's remaining batches, in the form that torch's loader asks for."""
+    """The batches that come next, in the form that torch's loader asks for.
 
-    def __init__(self, loader: BatchLoader) -> None:
-        self.loader = loader
+    The position is kept here and not in the loader: with a reference back to the loader, workers would be
+    ended by the garbage collector, when it is too late to tell them.
+    """
+
+    def __init__(self, batches: EpochBatches) -> None:
+        self.batches = batches
+        self.epoch = 0
+        self.num_used = 0
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[list[Item]]:
-        return iter(self.loader.remaining())
+        epoch = self.epoch
+        return iter([[(epoch, index) for index in batch] for batch in self.batches.of_epoch(epoch)[self.num_used :]])
 
 
 class BatchLoader:
@@ -394,9 +399,10 @@ class BatchLoader:
     ) -> None:
         self.dataset = dataset
         self.batches = batches
+        self.upcoming = _ItemBatches(batches)
         self.loader = DataLoader(
             dataset,
-            batch_sampler=_ItemBatches(self),
+            batch_sampler=self.upcoming,
             collate_fn=collate,
             num_workers=num_workers,
             pin_memory=pin_memory,
@@ -407,10 +413,6 @@ class BatchLoader:
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         return len(self.batches)
-
-    def remaining(self) -> list[list[Item]]:
-        """The batches that come next."""
-        return [[(0, index) for index in indices] for indices in self.batches.of_epoch(0)]
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches.
@@ -432,52 +434,31 @@ class ResumableLoader(BatchLoader):
     iterating again gives that epoch. An iterator reads the epoch when its first batch is asked for, so
     `set_epoch` and `load_state_dict` may come after `iter`.
 
-    Args:
-        dataset, batches, collate, num_workers, pin_memory: see `BatchLoader`.
-
-    Attributes:
-        epoch: the epoch it is in.
-        num_used: batches given out in it.
+    Its arguments are those of `BatchLoader`.
     """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        batches: EpochBatches,
-        collate: Callable[[list[Any]], Batch | Problem],
-        num_workers: int = 0,
-        pin_memory: bool = False,
-    ) -> None:
-        super().__init__(dataset, batches, collate, num_workers, pin_memory)
-        self.epoch = 0
-        self.num_used = 0
 
     @property
     def sampler(self) -> ResumableLoader:
         """Where Lightning looks for `set_epoch`."""
         return self
 
-    def remaining(self) -> list[list[Item]]:
-        """What the epoch has left."""
-        batches = self.batches.of_epoch(self.epoch)[self.num_used :]
-        return [[(self.epoch, index) for index in indices] for indices in batches]
-
     def __iter__(self) -> Iterator[Batch]:
         """The batches that the epoch has left; see `BatchLoader`."""
+        here = self.upcoming
         for batch in super().__iter__():
-            self.num_used += 1
-            if self.num_used == len(self):
-                self.epoch, self.num_used = self.epoch + 1, 0
+            here.num_used += 1
+            if here.num_used == len(self):
+                here.epoch, here.num_used = here.epoch + 1, 0
             yield batch
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch; nothing happens where it is the epoch that the loader is in."""
-        if epoch != self.epoch:
-            self.epoch, self.num_used = epoch, 0
+        if epoch != self.upcoming.epoch:
+            self.upcoming.epoch, self.upcoming.num_used = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader is."""
-        return {"epoch": self.epoch, "num_used": self.num_used, "num_batches": len(self)}
+        return {"epoch": self.upcoming.epoch, "num_used": self.upcoming.num_used, "num_batches": len(self)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go to where another loader of the same data was.
@@ -490,4 +471,4 @@ class ResumableLoader(BatchLoader):
                 f"cannot go on in mid-epoch: an epoch had {state['num_batches']} batches and has {len(self)} now; "
                 "resume with the same data, batch size and number of processes, or start anew from the weights"
             )
-        self.epoch, self.num_used = state["epoch"], state["num_used"]
+        self.upcoming.epoch, self.upcoming.num_used = state["epoch"], state["num_used"]

@@ -111,7 +111,9 @@ class CaptionData(pl.LightningDataModule):
     def tokenizer(self) -> Tokenizer:
         """The vocabulary of the training captions, learnt once."""
         if self._tokenizer is None:
-            self._tokenizer = self.vocabulary.fit(text for item in self.items(self.train_split) for text in item.captions)
+            self._tokenizer = self.vocabulary.fit(
+                text for item in self.items(self.train_split) for text in item.captions
+            )
         return self._tokenizer
 
     # -------------------------------------------------------------------------------- Lightning's hooks
@@ -178,7 +180,7 @@ class CaptionData(pl.LightningDataModule):
 
         Args:
             encoder: a frozen encoder.
-            device: where to run it; it is moved there and stays there.
+            device: where to run it.
 
         Raises:
             CacheError: see `feature_cache.build_cache`; or some images cannot be read.
@@ -194,7 +196,6 @@ class CaptionData(pl.LightningDataModule):
                 self.transform,
                 self.augmentation,
                 views,
-                self.seed,
                 num_workers=self.num_workers,
                 device=device,
             )
@@ -202,7 +203,7 @@ class CaptionData(pl.LightningDataModule):
 
     def _opened_cache(self) -> FeatureCache:
         assert self.cache_dir is not None
-        cache = FeatureCache.open(self.cache_dir, self._encoder(), self.transform, self.augmentation, self.seed)
+        cache = FeatureCache.open(self.cache_dir, self._encoder(), self.transform, self.augmentation)
         _require_none([problem for split, views in self._views() for problem in cache.check(self.items(split), views)])
         return cache
 
@@ -212,7 +213,7 @@ class CaptionData(pl.LightningDataModule):
     def _encoder(self) -> nn.Module:
         if self.trainer is None:
             raise ValueError("a cache needs the encoder that it is made with: give the data to a trainer first")
-        return self.trainer.lightning_module.model.encoder
+        return self.trainer.lightning_module.get_submodule("model.encoder")
 
     def _rank(self) -> int:
         return 0 if self.trainer is None else self.trainer.global_rank

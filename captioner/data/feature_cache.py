@@ -34,11 +34,13 @@ from torch.utils.data import DataLoader, Dataset
 from captioner.data.batches import stable_seed
 from captioner.data.images import ImageError, open_image
 from captioner.data.transforms import Augmentation, ImageTransform
+from captioner.progress import progress_bar
 from captioner.types import CaptionedImage, Memory
 
 FORMAT = 1
 FLOAT16_MAX = 65504.0
 HASH_THREADS = 8
+LOG_INTERVAL = 30.0  # seconds between two lines of progress where there is no terminal
 T = TypeVar("T")
 
 
@@ -55,7 +57,7 @@ def weights_digest(module: nn.Module) -> str:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(memoryview(raw.numpy()))
+        digest.update(raw.numpy().data)
     return digest.hexdigest()
 
 
@@ -63,7 +65,9 @@ def description(part: object) -> dict[str, Any]:
     """A part's class and constructor arguments, as JSON values; each argument is an attribute of the same name."""
     names = inspect.signature(type(part)).parameters
     arguments = {name: getattr(part, name) for name in names}
-    return json.loads(json.dumps({"class": f"{type(part).__module__}.{type(part).__qualname__}", **arguments}, default=_plain))
+    return json.loads(
+        json.dumps({"class": f"{type(part).__module__}.{type(part).__qualname__}", **arguments}, default=_plain)
+    )
 
 
 def _plain(argument: object) -> Any:
@@ -141,7 +145,6 @@ class FeatureCache:
         encoder: nn.Module,
         transform: ImageTransform,
         augmentation: Augmentation | None = None,
-        seed: int = 0,
     ) -> FeatureCache:
         """Open a cache for reading.
 
@@ -150,7 +153,6 @@ class FeatureCache:
             encoder: the frozen encoder whose memories are wanted.
             transform: what comes before it.
             augmentation: what made the views after the first; None where only the first is read.
-            seed: of the augmentation.
 
         Raises:
             CacheError: there is no cache, it was made with something else (the error names what), or
@@ -160,7 +162,7 @@ class FeatureCache:
         meta = _read_meta(folder)
         if meta is None:
             raise CacheError(f"{folder}: no feature cache here; `captioner cache` makes one")
-        _check_identity(folder, meta, identity(encoder, transform), _augmenting(augmentation, seed))
+        _check_identity(folder, meta, identity(encoder, transform), _described(augmentation))
         grid = tuple(meta["grid"])
         lines, _ = _read_index(folder)
         size, needed = (folder / "features.f16").stat().st_size, _num_rows(lines) * _row_bytes(grid)
@@ -277,7 +279,6 @@ def build_cache(
     transform: ImageTransform,
     augmentation: Augmentation | None = None,
     views: int = 1,
-    seed: int = 0,
     batch_size: int = 32,
     num_workers: int = 2,
     device: torch.device | str = "cpu",
@@ -288,15 +289,15 @@ def build_cache(
     Args:
         folder: the cache; made where it is missing.
         items: the images; those that are in the cache already are skipped.
-        encoder: a frozen encoder: uint8 pixels (B, 3, S, S) in, a memory with a grid out.
+        encoder: a frozen encoder: uint8 pixels (B, 3, S, S) in, a memory with a grid out. It is moved to
+            the device and stays there.
         transform: fits images to it.
         augmentation: makes the views after the first; needed where `views` is more than 1.
-        views: how often each image is stored: once plain, the others augmented by (seed, view, image).
-        seed: of the augmentation.
-        batch_size: rows that the encoder sees at once.
+        views: how often each image is stored: once plain, the others augmented by (view, image).
+        batch_size: images that the encoder sees at once, each view counted.
         num_workers: processes that load images.
         device: where the encoder runs.
-        report: gets lines of text: the disk that is needed, and images that cannot be read.
+        report: gets a line of text that says how much disk is needed.
 
     Returns:
         One error for each image that cannot be read; all others are in the cache.
@@ -307,7 +308,10 @@ def build_cache(
         ValueError: the encoder is not frozen, or views and augmentation do not go together.
     """
     if any(parameter.requires_grad for parameter in encoder.parameters()):
-        raise ValueError("only a frozen encoder's features can be cached: this one is fine-tuned; train without a cache")
+        raise ValueError(
+            "only a frozen encoder's features can be cached, and this one is fine-tuned: freeze it, or train without "
+            "a cache"
+        )
     if views < 1 or (views > 1 and augmentation is None):
         raise ValueError(f"{views} views need an augmentation to make them; without one there is exactly 1")
     folder = Path(folder)
@@ -315,18 +319,28 @@ def build_cache(
     encoder.eval().to(device)
     try:
         with _locked(folder):
-            augmenting = _augmenting(augmentation, seed) if views > 1 else None
-            grid = _prepare(folder, encoder, transform, augmenting, device)
+            grid = _prepare(folder, encoder, transform, augmentation if views > 1 else None, device)
             with _Writer(folder, grid) as writer:
-                return _fill(
-                    writer, _Views(transform, augmentation, views, seed), items, encoder, batch_size, num_workers, device, report
+                todo, problems = _not_in(writer.rows, [str(item.path) for item in items], views)
+                _check_room(writer, len(todo), views, report)
+                loader = DataLoader(
+                    _Files(todo, _Views(transform, augmentation, views)),
+                    batch_size=max(1, batch_size // views),
+                    num_workers=num_workers,
+                    collate_fn=list,
+                    generator=torch.Generator(),  # leaves the global random numbers alone
                 )
+                return problems + _fill(writer, loader, len(todo), encoder, device)
     finally:
         encoder.train(was_training)
 
 
 def _prepare(
-    folder: Path, encoder: nn.Module, transform: ImageTransform, augmenting: dict[str, Any] | None, device: torch.device | str
+    folder: Path,
+    encoder: nn.Module,
+    transform: ImageTransform,
+    augmentation: Augmentation | None,
+    device: torch.device | str,
 ) -> tuple[int, int, int]:
     """Check or write cache.json; returns the shape of a row."""
     wanted = identity(encoder, transform)
@@ -334,8 +348,11 @@ def _prepare(
     if meta is None:
         blank = torch.zeros(1, 3, transform.size, transform.size, dtype=torch.uint8, device=device)
         meta = {**wanted, "grid": list(_encode(encoder, blank).shape[1:]), "augmentation": None}
-    _check_identity(folder, meta, wanted, augmenting if meta["augmentation"] is not None else None)
-    meta["augmentation"] = meta["augmentation"] or augmenting
+    if meta["augmentation"] is None:  # nothing in the cache is augmented so far
+        _check_identity(folder, meta, wanted, None)
+        meta["augmentation"] = _described(augmentation)
+    else:
+        _check_identity(folder, meta, wanted, _described(augmentation))
     partial = folder / "cache.json.tmp"
     partial.write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     partial.replace(folder / "cache.json")
@@ -343,45 +360,33 @@ def _prepare(
     return height, width, size
 
 
-def _fill(
-    writer: _Writer,
-    views: _Views,
-    items: Iterable[CaptionedImage],
-    encoder: nn.Module,
-    batch_size: int,
-    num_workers: int,
-    device: torch.device | str,
-    report: Callable[[str], None],
-) -> list[ImageError]:
-    """Encode and write the images that the index lacks."""
-    todo, problems = _not_in(writer.rows, [str(item.path) for item in items], views.views)
-    bytes_needed = len(todo) * views.views * _row_bytes(writer.grid)
+def _check_room(writer: _Writer, num_images: int, views: int, report: Callable[[str], None]) -> None:
+    """Say how much disk is needed and how much there is."""
+    needed = num_images * views * _row_bytes(writer.grid)
     free = shutil.disk_usage(writer.folder).free
     shape = "x".join(map(str, writer.grid))
     report(
-        f"cache {writer.folder}: {len(todo):,} images to encode ({views.views} view{'s' * (views.views > 1)} of {shape} float16), "
-        f"{_readable(bytes_needed)} of disk needed, {_readable(free)} free"
+        f"cache {writer.folder}: {num_images:,} images to encode, {views} x {shape} float16 each: "
+        f"{_readable(needed)} of disk needed, {_readable(free)} free"
     )
-    if bytes_needed > free:
-        raise CacheError(f"{writer.folder}: {_readable(bytes_needed)} of disk needed, but {_readable(free)} free")
-    loader = DataLoader(
-        _Files(todo, views),
-        batch_size=max(1, batch_size // views.views),
-        num_workers=num_workers,
-        collate_fn=list,
-        generator=torch.Generator(),  # leaves the global random numbers alone
-    )
-    with progress("encoding", len(todo)) as advance:
+    if needed > free:
+        raise CacheError(f"{writer.folder}: {_readable(needed)} of disk needed, but {_readable(free)} free")
+
+
+def _fill(
+    writer: _Writer, loader: DataLoader, num_images: int, encoder: nn.Module, device: torch.device | str
+) -> list[ImageError]:
+    """Encode and write images; returns those that cannot be read."""
+    problems: list[ImageError] = []
+    with _progress("encoding", num_images) as advance:
         for loaded in loader:
             good = [image for image in loaded if isinstance(image, _Loaded)]
             problems += [image for image in loaded if isinstance(image, ImageError)]
             if good:
-                pixels = torch.stack([image.pixels for image in good]).flatten(0, 1).to(device)  # (B * views, 3, S, S)
-                features = _encode(encoder, pixels).cpu()
+                pixels = torch.stack([image.pixels for image in good]).flatten(0, 1)  # (B * views, 3, S, S)
+                features = _encode(encoder, pixels.to(device)).cpu()
                 writer.add(good, features.unflatten(0, (len(good), -1)))
             advance(len(loaded))
-    for problem in problems:
-        report(f"left out: {problem}")
     return problems
 
 
@@ -389,7 +394,7 @@ def _not_in(rows: dict[str, Row], paths: list[str], views: int) -> tuple[list[st
     """The paths whose images have no rows yet (each image once), and what cannot be read."""
     todo, problems = [], []
     seen = {digest for digest, row in rows.items() if row.views >= views}
-    with progress("hashing", len(paths)) as advance:
+    with _progress("hashing", len(paths)) as advance:
         for path, digest in zip(paths, _in_threads(_file_digest, paths), strict=True):
             if isinstance(digest, ImageError):
                 problems.append(digest)
@@ -419,7 +424,6 @@ class _Views(NamedTuple):
     transform: ImageTransform
     augmentation: Augmentation | None
     views: int
-    seed: int
 
     def __call__(self, data: bytes, digest: str) -> Tensor:
         """(views, 3, S, S) uint8 pixels of a file's bytes."""
@@ -427,7 +431,7 @@ class _Views(NamedTuple):
         pixels = [self.transform(image)]
         if self.augmentation is not None:
             for view in range(1, self.views):
-                pixels.append(self.transform(self.augmentation(image, stable_seed("view", self.seed, view, digest))))
+                pixels.append(self.transform(self.augmentation(image, stable_seed("view", view, digest))))
         return torch.stack(pixels)
 
 
@@ -477,7 +481,9 @@ class _Writer:
         self.features = open(folder / "features.f16", "ab")  # noqa: SIM115
         size = os.fstat(self.features.fileno()).st_size
         if size < self.num_rows * _row_bytes(grid):
-            raise CacheError(f"{folder}: damaged: features.f16 is too short; delete the folder and build the cache again")
+            raise CacheError(
+                f"{folder}: damaged: features.f16 is too short; delete the folder and build the cache again"
+            )
         self.index.truncate(length)
         self.features.truncate(self.num_rows * _row_bytes(grid))
 
@@ -523,7 +529,9 @@ def _read_meta(folder: Path) -> dict[str, Any] | None:
     raise CacheError(f"{path}: damaged, or not a feature cache; delete the folder and build the cache again")
 
 
-def _check_identity(folder: Path, meta: dict[str, Any], wanted: dict[str, Any], augmenting: dict[str, Any] | None) -> None:
+def _check_identity(
+    folder: Path, meta: dict[str, Any], wanted: dict[str, Any], augmenting: dict[str, Any] | None
+) -> None:
     found = _differences(meta, wanted)
     if augmenting is not None and meta["augmentation"] != augmenting:
         found.append(f"the augmentation: {meta['augmentation']} there, {augmenting} here")
@@ -534,8 +542,8 @@ def _check_identity(folder: Path, meta: dict[str, Any], wanted: dict[str, Any], 
         )
 
 
-def _augmenting(augmentation: Augmentation | None, seed: int) -> dict[str, Any] | None:
-    return None if augmentation is None else {**description(augmentation), "seed": seed}
+def _described(augmentation: Augmentation | None) -> dict[str, Any] | None:
+    return None if augmentation is None else description(augmentation)
 
 
 def _read_index(folder: Path) -> tuple[list[dict[str, Any]], int]:
@@ -606,24 +614,17 @@ def _readable(num_bytes: float) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, a line every half minute elsewhere; yields a function that counts on."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a line every half minute in a log; yields a function that counts on."""
+    with progress_bar(what, total) as bar:
+        done, last = 0, time.monotonic()
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda count: bar.advance(task, count)
-        return
-    done, last = 0, time.monotonic()
+        def advance(count: int) -> None:
+            nonlocal done, last
+            done += count
+            bar.advance(count)
+            if not sys.stderr.isatty() and time.monotonic() - last > LOG_INTERVAL:
+                last = time.monotonic()
+                bar.say(f"{what}: {done:,} of {total:,}")
 
-    def advance(count: int) -> None:
-        nonlocal done, last
-        done += count
-        if time.monotonic() - last > 30:
-            last = time.monotonic()
-            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
-
-    yield advance
+        yield advance

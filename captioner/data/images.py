@@ -104,15 +104,13 @@ def open_image(source: ImageSource) -> Image.Image:
         return _from_array(source)
     with _pillow_warnings_hidden:
         if isinstance(source, Image.Image):
-            is_file = isinstance(source, ImageFile.ImageFile) and source.filename
-            return _upright_rgb(str(source.filename) if is_file else "Pillow image", source)
+            path = source.filename if isinstance(source, ImageFile.ImageFile) else ""
+            return _upright_rgb(str(path or "Pillow image"), source)
         if isinstance(source, bytes):
             return _decode("bytes", io.BytesIO(source), num_bytes=len(source))
         if isinstance(source, str | Path):
             return _open_file(str(source))
-    raise TypeError(
-        f"cannot open {type(source).__name__} as an image: give a path, bytes, a Pillow image or an array"
-    )
+    raise TypeError(f"cannot open {type(source).__name__} as an image: give a path, bytes, a Pillow image or an array")
 
 
 def _open_file(name: str) -> Image.Image:
@@ -298,8 +296,8 @@ def find_images(paths: Sequence[str | Path]) -> tuple[list[str], list[ImageError
         raise TypeError(f"give a list of paths, not the single text {paths!r}")
     found: dict[str, str] = {}  # absolute path -> as spelt; dicts keep their order
     problems: list[ImageError] = []
-    for path in map(os.fspath, paths):
-        matches, troubles = _matches(path)
+    for path in paths:
+        matches, troubles = _matches(str(path))
         for match in matches:
             found.setdefault(os.path.abspath(match), match)
         problems += troubles

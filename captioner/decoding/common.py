@@ -13,9 +13,7 @@ STEPS_BETWEEN_LOOKS = 4
 def state_sizes(state: State) -> tuple[int, int, torch.device]:
     """Images B and sequences K of a state, whose tensors are all (B, K, ...), and their device."""
     if not state:
-        raise ValueError(
-            "the state is empty: a search reads from its (B, K, ...) tensors how many images it has"
-        )
+        raise ValueError("the state is empty: a search reads from its (B, K, ...) tensors how many images it has")
     tensor = next(iter(state.values()))
     return tensor.shape[0], tensor.shape[1], tensor.device
 

@@ -83,9 +83,7 @@ def _draw_bar(draw: ImageDraw.ImageDraw, y: int, length: int, current: int, num_
     draw.rectangle((start, y, stop - 1, y + BAR - 1), fill=ACCENT)
 
 
-def _draw_caption(
-    draw: ImageDraw.ImageDraw, y: int, lines: list[list[str]], current: int, width: int
-) -> None:
+def _draw_caption(draw: ImageDraw.ImageDraw, y: int, lines: list[list[str]], current: int, width: int) -> None:
     """The whole caption with one word marked."""
     index = 0
     for line in lines:
@@ -111,9 +109,7 @@ def save_gif(frames: list[Image.Image], file: BinaryIO, milliseconds: int = 700)
         milliseconds: how long each frame stands.
     """
     first, *rest = [_with_palette(frame) for frame in frames]
-    first.save(
-        file, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0, optimize=False
-    )
+    first.save(file, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0, optimize=False)
 
 
 def _with_palette(frame: Image.Image) -> Image.Image:

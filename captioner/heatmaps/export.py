@@ -79,9 +79,7 @@ def read_maps(path: Path) -> AttentionMaps:
                 grid_box=(x0, y0, x1, y1),
             )
     except (KeyError, ValueError, TypeError, EOFError, BadZipFile) as error:
-        raise ValueError(
-            f"{path} holds no attention maps; give an .npz file that `captioner heatmap` wrote"
-        ) from error
+        raise ValueError(f"{path} holds no attention maps; give an .npz file that `captioner heatmap` wrote") from error
 
 
 def _write(stem: Path, suffix: str, write: Callable[[BinaryIO], object]) -> Path:

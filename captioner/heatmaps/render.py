@@ -16,8 +16,16 @@ INK = (28, 28, 32)
 FAINT = (134, 136, 144)
 
 HEAT = np.array(  # black, violet, red, orange, pale yellow: lightness rises evenly
-    [(0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (250, 193, 39),
-     (252, 255, 164)],
+    [
+        (0, 0, 4),
+        (40, 11, 84),
+        (101, 21, 110),
+        (159, 42, 99),
+        (212, 72, 66),
+        (245, 125, 21),
+        (250, 193, 39),
+        (252, 255, 164),
+    ],
     dtype=np.float32,
 )
 
@@ -37,9 +45,7 @@ def check(photo: Image.Image, maps: AttentionMaps) -> None:
             "draw them on the upright photo at its full size"
         )
     if maps.alpha.ndim != 3 or len(maps.alpha) != len(maps.words):
-        raise ValueError(
-            f"alpha has shape {maps.alpha.shape}; {len(maps.words)} words need ({len(maps.words)}, h, w)"
-        )
+        raise ValueError(f"alpha has shape {maps.alpha.shape}; {len(maps.words)} words need ({len(maps.words)}, h, w)")
     if not np.isfinite(maps.alpha).all():
         raise ValueError("alpha holds weights that are not finite numbers; the model's weights may be broken")
 
@@ -60,9 +66,7 @@ def resized(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
     return photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0).convert("RGB")
 
 
-def heat_panels(
-    picture: Image.Image, maps: AttentionMaps, smooth: bool, shared_scale: bool
-) -> list[Image.Image]:
+def heat_panels(picture: Image.Image, maps: AttentionMaps, smooth: bool, shared_scale: bool) -> list[Image.Image]:
     """One picture a word: the photo in dark grey, glowing where the model looked.
 
     What lies outside the grid's box, which the model never saw, is darker still.

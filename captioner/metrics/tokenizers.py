@@ -51,9 +51,7 @@ class PTBTokenizer:
         if not captions:
             return []
         jar = pycocoevalcap_file("tokenizer", "stanford-corenlp-3.4.1.jar")
-        command = java_command(
-            "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"
-        )
+        command = java_command("-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase")
         lines = "\n".join(map(_on_one_line, captions))
         answer = subprocess.run(command, input=lines.encode("utf-8", "replace"), capture_output=True)
         tokenized = answer.stdout.decode("utf-8", "replace").split("\n")
@@ -104,9 +102,7 @@ _RESPELLED = str.maketrans(
     }
 )
 
-_BRACKETS = str.maketrans(
-    {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-)
+_BRACKETS = str.maketrans({"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"})
 
 _ABBREVIATIONS = """
     adm|ala|apr|ariz|assn|aug|ave|bldg|blvd|bros|calif|capt|co|col|colo|comdr|conn|

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from captioner.checkpoint import Bundle, describe
+from captioner.checkpoint import Bundle, describe, load_model
 from captioner.data import ImageTransform
 from captioner.decoding import Rules, beam_search
 from captioner.losses import CaptionLoss
@@ -26,7 +26,7 @@ class CaptioningTask(pl.LightningModule):
     """Teacher forcing in training; in validation, captions that the model decodes by itself, scored.
 
     Logged: `train/loss`, `train/nll` (per word), `train/doubly_stochastic` (per caption), `val/nll`, and
-    of decoded captions `val/cider`, `val/bleu1` to `val/bleu4` and `val/rouge_l` (0 to 100, built-in tokenizer).
+    of decoded captions `val/cider` and `val/bleu1` to `val/bleu4` (0 to 100, built-in tokenizer).
 
     Args:
         encoder: makes memories of images.
@@ -40,6 +40,11 @@ class CaptioningTask(pl.LightningModule):
         beam_size: of the validation's search; 1 is greedy.
         length_penalty: of the validation's search, see `beam_search`.
         max_length: longest caption in validation, in words.
+        init_from: a model file or a run's checkpoint whose weights to start from, such as those of a run with a frozen
+            encoder when it is to be fine-tuned; its vocabulary must be the data's.
+
+    Raises:
+        ValueError: `init_from` holds another model or another vocabulary.
     """
 
     def __init__(
@@ -55,9 +60,12 @@ class CaptioningTask(pl.LightningModule):
         beam_size: int = 1,
         length_penalty: float = 0.0,
         max_length: int = 30,
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         self.model = CaptionModel(encoder, decoder(encoder.feature_dim, tokenizer.vocab_size))
+        if init_from is not None:
+            self._start_from(init_from, tokenizer)
         self.tokenizer = tokenizer
         self.transform = transform
         self.loss = loss or CaptionLoss()
@@ -70,6 +78,17 @@ class CaptioningTask(pl.LightningModule):
         self.references: dict[int | str, tuple[str, ...]] = {}
         self.captions: dict[int | str, str] = {}
         self.count = torch.zeros(())  # words or captions since the last optimiser step
+
+    def _start_from(self, path: str, tokenizer: Tokenizer) -> None:
+        start = load_model(path)
+        if start.tokenizer.to_json() != tokenizer.to_json():
+            raise ValueError(
+                f"{path}: its vocabulary is not that of the data; train on the same captions, or from scratch"
+            )
+        try:
+            self.model.load_state_dict(start.model.state_dict())
+        except RuntimeError as error:
+            raise ValueError(f"{path}: not the same model ({error})") from error
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's summed loss; `on_before_optimizer_step` divides the gradients by the global count."""
@@ -120,8 +139,10 @@ class CaptioningTask(pl.LightningModule):
             torch.distributed.all_gather_object(shares, (references, captions))
             references = {key: value for share, _ in shares for key, value in share.items()}
             captions = {key: value for _, share in shares for key, value in share.items()}
-        for name, value in quick_score(references, captions).items():
-            self.log(f"val/{name}", value, prog_bar=name in ("cider", "bleu4"), rank_zero_only=False)
+        scores = quick_score(references, captions)
+        self.log("val/cider", scores.cider, prog_bar=True)
+        for n, bleu in enumerate(scores.bleu, start=1):
+            self.log(f"val/bleu{n}", bleu, prog_bar=n == 4)
 
     def configure_optimizers(self) -> dict:
         """One group for the decoder and one for the part of the encoder that is fine-tuned."""
@@ -144,5 +165,3 @@ class CaptioningTask(pl.LightningModule):
     def bundle(self) -> Bundle:
         """The model with what belongs to it."""
         return Bundle(self.model, self.tokenizer, self.transform)
-
-

@@ -49,9 +49,7 @@ def encoded(image: Image.Image, format: str, **options: object) -> bytes:
 def difference(image: Image.Image, expected: Image.Image) -> float:
     """Mean absolute difference, of 0 to 255."""
     assert image.size == expected.size
-    return float(
-        np.abs(np.asarray(image, dtype=float) - np.asarray(expected.convert("RGB"), dtype=float)).mean()
-    )
+    return float(np.abs(np.asarray(image, dtype=float) - np.asarray(expected.convert("RGB"), dtype=float)).mean())
 
 
 def wide_png(array: np.ndarray) -> bytes:
@@ -65,8 +63,7 @@ def wide_png(array: np.ndarray) -> bytes:
 def png_of(header: bytes, rows: bytes) -> bytes:
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     body = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + body
 
@@ -90,9 +87,7 @@ def test_formats_give_the_same_picture(format, tolerance):
     assert difference(opened, photo()) <= tolerance
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"]
-)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"])
 def test_modes_in_memory(mode):
     before = {"P": photo().quantize(), "PA": photo().quantize(), "RGBa": photo().convert("RGBA")}
     image = before.get(mode, photo()).convert(mode)
@@ -105,9 +100,7 @@ def test_la_with_premultiplied_alpha():
     assert difference(opened, grey()) == 0
 
 
-@pytest.mark.parametrize(
-    ("mode", "format"), [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("L", "JPEG")]
-)
+@pytest.mark.parametrize(("mode", "format"), [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("L", "JPEG")])
 def test_modes_in_files(mode, format):
     expected = grey() if mode == "L" else photo()
     assert difference(open_image(encoded(photo().convert(mode), format)), expected) < 4
@@ -117,7 +110,8 @@ def test_lab():
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     transform = ImageCms.buildTransform(srgb, lab, "RGB", "LAB")
     image = ImageCms.applyTransform(photo(), transform)
-    assert image is not None and image.mode == "LAB"
+    assert image is not None
+    assert image.mode == "LAB"
     assert difference(open_image(encoded(image, "TIFF")), photo()) < 4
 
 
@@ -329,7 +323,8 @@ def test_broken_files(name, as_bytes, tmp_path):
     with pytest.raises(ImageError) as caught:
         open_image(data if as_bytes else path)
     error = caught.value
-    assert word in error.reason and "\n" not in error.reason
+    assert word in error.reason
+    assert "\n" not in error.reason
     assert error.name == ("bytes" if as_bytes else str(path))
     assert str(error) == f"{error.name}: {error.reason}"
 
@@ -459,7 +454,8 @@ def test_suffixes():
     } <= IMAGE_SUFFIXES
     assert not {".eps", ".ps", ".pdf", ".mpg", ".h5", ".wmf"} & IMAGE_SUFFIXES
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in IMAGE_SUFFIXES)
-    assert "EPS" not in FORMATS and "JPEG" in FORMATS
+    assert "EPS" not in FORMATS
+    assert "JPEG" in FORMATS
 
 
 @pytest.fixture
@@ -514,9 +510,7 @@ def test_patterns(folder, pattern, expected):
 
 
 def test_two_stars_alone_are_the_folder(folder):
-    assert find_images(["photos/**"])[0] == [
-        name.replace("photos", "photos/", 1).replace("//", "/") for name in ALL
-    ]
+    assert find_images(["photos/**"])[0] == [name.replace("photos", "photos/", 1).replace("//", "/") for name in ALL]
 
 
 def test_order_is_kept_and_duplicates_are_dropped(folder):
@@ -548,7 +542,8 @@ def test_loops_of_links_end(folder):
     for path in ("photos", "photos/**", "photos/**/*.*"):
         found, problems = find_images([path])
         names = [os.path.basename(name) for name in found]
-        assert {"a.png", "d.gif"} <= set(names) and problems == []
+        assert {"a.png", "d.gif"} <= set(names)
+        assert problems == []
         assert len(names) == len(set(names))
 
 

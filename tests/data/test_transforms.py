@@ -26,7 +26,9 @@ def gradient(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_shape_gives_the_square(fit, shape):
     pixels = ImageTransform(32, fit)(Image.new("RGB", shape, (10, 20, 30)))
-    assert pixels.shape == (3, 32, 32) and pixels.dtype == torch.uint8 and pixels.is_contiguous()
+    assert pixels.shape == (3, 32, 32)
+    assert pixels.dtype == torch.uint8
+    assert pixels.is_contiguous()
     assert [10, 20, 30] in pixels.flatten(1).T.tolist()
     assert fit == "pad" or (pixels == torch.tensor([10, 20, 30])[:, None, None]).all()
 
@@ -39,18 +41,22 @@ def test_grid_box_has_its_shape(fit, shape):
     if fit == "squash":
         assert (x0, y0, x1, y1) == (0, 0, width, height)
     elif fit == "crop":
-        assert x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height
+        assert x0 >= 0
+        assert y0 >= 0
+        assert x1 <= width
+        assert y1 <= height
         assert x1 - x0 == y1 - y0 == min(width, height)
         assert (x0 + x1, y0 + y1) == (width, height)
     else:
-        assert x0 <= 0 and y0 <= 0 and x1 >= width and y1 >= height
+        assert x0 <= 0
+        assert y0 <= 0
+        assert x1 >= width
+        assert y1 >= height
         assert max(width, height) in (x1 - x0, y1 - y0)
 
 
 @pytest.mark.parametrize("fit", FITS)
-@pytest.mark.parametrize(
-    "shape", [(640, 427), (427, 640), (600, 201), (201, 600), (901, 300), (288, 288), (97, 100)]
-)
+@pytest.mark.parametrize("shape", [(640, 427), (427, 640), (600, 201), (201, 600), (901, 300), (288, 288), (97, 100)])
 @pytest.mark.parametrize("size", [64, 75])
 def test_grid_box_agrees_with_the_pixels(fit, shape, size):
     """On a gradient, each pixel of the square shows where in the photo it comes from."""
@@ -87,14 +93,15 @@ def test_one_bright_spot_lands_where_the_box_says(fit):
     rows, columns = torch.meshgrid(torch.arange(90) + 0.5, torch.arange(90) + 0.5, indexing="ij")
     x = x0 + (light * columns).sum() / light.sum() / 90 * (x1 - x0)
     y = y0 + (light * rows).sum() / light.sum() / 90 * (y1 - y0)
-    assert x == pytest.approx(145, abs=0.5) and y == pytest.approx(25, abs=0.5)
+    assert x == pytest.approx(145, abs=0.5)
+    assert y == pytest.approx(25, abs=0.5)
 
 
 def test_a_very_long_photo_is_padded_without_a_huge_canvas():
     photo = Image.new("RGB", (100_000, 30), "white")
     pixels = ImageTransform(32, "pad")(photo)
     assert (pixels == 255).all(dim=0).sum() == 32  # one row
-    x0, y0, x1, y1 = ImageTransform(32, "pad").grid_box(100_000, 30)
+    _, y0, _, y1 = ImageTransform(32, "pad").grid_box(100_000, 30)
     assert (y1 - y0) / 32 == 30  # which shows the 30 rows of the photo
 
 
@@ -109,9 +116,7 @@ def test_only_rgb_is_taken():
         ImageTransform(8)(Image.new("L", (4, 4)))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "word"), [({"size": 0}, "size"), ({"fit": "stretch"}, "squash, crop, pad")]
-)
+@pytest.mark.parametrize(("arguments", "word"), [({"size": 0}, "size"), ({"fit": "stretch"}, "squash, crop, pad")])
 def test_transform_arguments_are_checked(arguments, word):
     with pytest.raises(ValueError, match=word):
         ImageTransform(**arguments)
@@ -142,9 +147,7 @@ def test_the_same_seed_gives_the_same_image():
 @pytest.mark.parametrize("shape", [(120, 80), (80, 120), (900, 60)])
 def test_crops_keep_to_their_scale_and_ratio(shape):
     width, height = shape
-    augment = Augmentation(
-        flip=0, scale=(0.5, 0.9), ratio=(0.8, 1.25), brightness=0, contrast=0, saturation=0
-    )
+    augment = Augmentation(flip=0, scale=(0.5, 0.9), ratio=(0.8, 1.25), brightness=0, contrast=0, saturation=0)
     for seed in range(200):
         crop = augment(Image.new("RGB", shape), seed)
         x, y = crop.width / width, crop.height / height  # shares of the sides
@@ -181,13 +184,9 @@ def test_colour_jitter_stays_within_its_strength(option):
         pixels = np.asarray(image, dtype=float)
         if option == "brightness":
             return pixels.mean()
-        return (
-            np.ptp(pixels @ [0.299, 0.587, 0.114]) if option == "contrast" else np.ptp(pixels, axis=-1).mean()
-        )
+        return np.ptp(pixels @ [0.299, 0.587, 0.114]) if option == "contrast" else np.ptp(pixels, axis=-1).mean()
 
-    factors = [
-        measure(Augmentation(**{**off, option: 0.3})(photo, seed)) / measure(photo) for seed in range(100)
-    ]
+    factors = [measure(Augmentation(**{**off, option: 0.3})(photo, seed)) / measure(photo) for seed in range(100)]
     slack = 0.2 if option == "contrast" else 0.03  # the contrast here spans few levels, which are rounded
     assert 0.7 - slack <= min(factors) < 0.85
     assert 1.15 < max(factors) <= 1.3 + slack
@@ -207,7 +206,8 @@ def test_switching_one_option_off_leaves_the_others_as_they_were():
 def test_augmentation_takes_any_shape(shape):
     for seed in range(20):
         image = Augmentation(scale=(0.01, 1.0), ratio=(0.1, 10.0))(Image.new("RGB", shape), seed)
-        assert 1 <= image.width <= shape[0] and 1 <= image.height <= shape[1]
+        assert 1 <= image.width <= shape[0]
+        assert 1 <= image.height <= shape[1]
 
 
 @pytest.mark.parametrize(
@@ -215,9 +215,7 @@ def test_augmentation_takes_any_shape(shape):
     [
         *[
             {name: value}
-            for name, value in itertools.product(
-                ("flip", "brightness", "contrast", "saturation"), (-0.1, 1.1)
-            )
+            for name, value in itertools.product(("flip", "brightness", "contrast", "saturation"), (-0.1, 1.1))
         ],
         *[{"scale": value} for value in ((0.0, 1.0), (0.9, 0.5), (0.5, 1.2))],
         *[{"ratio": value} for value in ((0.0, 1.0), (1.3, 0.8))],

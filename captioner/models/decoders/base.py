@@ -115,20 +115,25 @@ class RecurrentDecoder(Decoder):
         num_images, num_sequences = lengths.shape
         num_words = tokens.shape[2] - 1
         mask = torch.arange(num_words, device=lengths.device) < lengths[..., None]  # (B, K, T)
-        words = self.embed(tokens[..., :-1])  # (B, K, T, E)
-        drives = self.drive(words).unbind(dim=2)  # T x (B, K, G)
+        words = self.embed(tokens[..., :-1][mask])  # (N, E)
+        drives = _spread(self.drive(words), mask)  # (B, K, T, G)
         state = self.init_state(memory, num_sequences)
         hiddens, contexts, alphas = [], [], []
-        for drive, (rows, columns) in zip(drives, _active(lengths.cpu(), num_words), strict=True):
+        for drive, (rows, columns) in zip(drives.unbind(dim=2), _active(lengths.cpu(), num_words), strict=True):
             state = {name: value[:rows, :columns] for name, value in state.items()}
             hidden, context, alpha, state = self.advance(drive[:rows, :columns], state, memory.first(rows))
             padding = (0, 0, 0, num_sequences - columns, 0, num_images - rows)
             hiddens.append(functional.pad(hidden, padding))
             contexts.append(functional.pad(context, padding))
             alphas.append(functional.pad(alpha, padding))
-        readout = Readout(words[mask], torch.stack(hiddens, 2)[mask], torch.stack(contexts, 2)[mask])
+        readout = Readout(words, torch.stack(hiddens, 2)[mask], torch.stack(contexts, 2)[mask])
         alpha = torch.stack(alphas, 2) * mask[..., None]  # (B, K, T, L)
         return TeacherForced(self.predict(readout), mask, alpha)
+
+
+def _spread(rows: Tensor, mask: Tensor) -> Tensor:
+    """Rows (N, G) at the places (B, K, T) of real words; zeros elsewhere."""
+    return rows.new_zeros((*mask.shape, rows.shape[-1])).index_put(mask.nonzero(as_tuple=True), rows)
 
 
 def _active(lengths: Tensor, num_words: int) -> list[tuple[int, int]]:

@@ -74,7 +74,9 @@ class ShowAttendTell(RecurrentDecoder):
             raise ValueError(f"gate {gate!r} is not one of {', '.join(GATES)}")
         output_dim = embed_dim if deep_output else hidden_dim
         if tie_embeddings and output_dim != embed_dim:
-            raise ValueError(f"tied embeddings without a deep output need embed_dim {embed_dim} = hidden_dim {hidden_dim}")
+            raise ValueError(
+                f"tied embeddings without a deep output need embed_dim {embed_dim} = hidden_dim {hidden_dim}"
+            )
         self.feature_dim = feature_dim
         self.vocab_size = vocab_size
         self.embed_dim = embed_dim

@@ -67,7 +67,7 @@ class GridEncoder(Encoder):
         build = _build_timm if library == "timm" else _build_torchvision
         network, own_mean, own_std = build(short_name, weights, output_stride)
         extractor = _timm_grid if library == "timm" else _torchvision_grid
-        self.network = extractor(network, layer)
+        self.network = extractor(network, layer).to(memory_format=torch.channels_last)  # several times faster on CPUs
         self.mean = tuple(mean) if mean is not None else own_mean
         self.std = tuple(std) if std is not None else own_std
         self.register_buffer("_mean", torch.tensor(self.mean).view(3, 1, 1) * 255, persistent=False)
@@ -171,9 +171,7 @@ def _build_torchvision(
         )
     pretrained = "DEFAULT" if weights == "default" else None
     try:
-        network = _downloading(
-            lambda: torchvision.models.get_model(name, weights=pretrained, **options), name, weights
-        )
+        network = _downloading(lambda: torchvision.models.get_model(name, weights=pretrained, **options), name, weights)
     except (TypeError, NotImplementedError) as error:
         raise ValueError(
             f"torchvision cannot give {name!r} an output stride of {output_stride}: use its own stride and a "

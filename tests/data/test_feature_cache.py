@@ -1,0 +1,360 @@
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import signal
+from collections import namedtuple
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from captioner.data import feature_cache
+from captioner.data.feature_cache import CachedFeatures, CacheError, FeatureCache, build_cache, weights_digest
+from captioner.data.images import open_image
+from captioner.data.synthetic import SyntheticShapes
+from captioner.data.transforms import Augmentation, ImageTransform
+from captioner.types import CaptionedImage, Memory
+
+TRANSFORM = ImageTransform(32)
+
+
+class SmallEncoder(nn.Module):
+    """A frozen grid of 2 x 2 cells, with a buffer that no state dict holds."""
+
+    def __init__(self, width: int = 6, weights: str = "random") -> None:
+        super().__init__()
+        self.width = width
+        self.weights = weights
+        torch.manual_seed(0)
+        self.network = nn.Sequential(nn.Conv2d(3, width, 16, 16), nn.BatchNorm2d(width))
+        self.register_buffer("scale", torch.tensor(1.0), persistent=False)
+        self.requires_grad_(False)
+
+    def forward(self, pixels):
+        return Memory.from_grid(self.network(pixels / 255 * self.scale))
+
+
+@pytest.fixture
+def encoder():
+    return SmallEncoder()
+
+
+@pytest.fixture
+def items(tmp_path):
+    return SyntheticShapes(tmp_path / "pictures", num_train=10, num_dev=4, size=48).read("train")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+def build(folder, items, encoder, **options):
+    options = {"num_workers": 0, "report": lambda line: None, "batch_size": 4} | options
+    return build_cache(folder, items, encoder, options.pop("transform", TRANSFORM), **options)
+
+
+def direct(encoder, items):
+    with torch.no_grad():
+        return encoder.eval()(torch.stack([TRANSFORM(open_image(item.path)) for item in items]))
+
+
+# ------------------------------------------------------------------------------------------ what is in it
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_cache_holds_what_the_encoder_gives(folder, items, encoder, num_workers):
+    encoder.train()
+    assert build(folder, items, encoder, num_workers=num_workers) == []
+    assert encoder.training  # as it was; but batch normalisation did not see the images
+    cache = FeatureCache.open(folder, encoder, TRANSFORM)
+    memory = cache.memory([item.path for item in items])
+    expected = direct(encoder, items)
+    assert memory.grid == expected.grid == (2, 2)
+    assert memory.mask.all()
+    assert memory.features.dtype == torch.float16
+    torch.testing.assert_close(memory.features.float(), expected.features, atol=1e-3, rtol=1e-3)
+
+
+def test_views_are_augmentations_that_depend_on_the_image_alone(folder, tmp_path, items, encoder):
+    augmentation = Augmentation()
+    build(folder, items, encoder, augmentation=augmentation, views=3)
+    build(tmp_path / "other", items[::-1], encoder, augmentation=augmentation, views=3, batch_size=1)
+    cache = FeatureCache.open(folder, encoder, TRANSFORM, augmentation)
+    other = FeatureCache.open(tmp_path / "other", encoder, TRANSFORM, augmentation)
+    for item in items:
+        views = [cache.load(item.path, view) for view in range(3)]
+        assert not torch.equal(views[0], views[1])
+        assert not torch.equal(views[1], views[2])
+        for view in range(3):
+            torch.testing.assert_close(views[view], other.load(item.path, view), atol=2e-3, rtol=2e-3)
+    plain = direct(encoder, items).features.unflatten(1, (2, 2))
+    torch.testing.assert_close(cache.load(items[0].path).float(), plain[0], atol=1e-3, rtol=1e-3)
+
+
+def test_training_goes_through_the_views_in_turn(folder, items, encoder):
+    build(folder, items, encoder, augmentation=Augmentation(), views=3)
+    cache = FeatureCache.open(folder, encoder, TRANSFORM, Augmentation())
+    source = CachedFeatures(cache, views=3)
+    loads = [source.load(items[0], epoch, 0) for epoch in range(6)]
+    everything = [cache.load(items[0].path, view) for view in range(3)]
+    assert all(any(torch.equal(load, view) for load in loads[:3]) for view in everything)
+    assert all(torch.equal(loads[epoch], loads[epoch + 3]) for epoch in range(3))
+    firsts = [[torch.equal(source.load(items[0], 0, index), view) for view in everything] for index in range(20)]
+    assert {tuple(first) for first in firsts} == {(True, False, False), (False, True, False), (False, False, True)}
+
+
+def test_images_may_be_added_and_are_encoded_once(folder, items, encoder):
+    build(folder, items[:4], encoder)
+    first = (folder / "features.f16").read_bytes()
+    lines = []
+    build(folder, items, encoder, report=lines.append)
+    assert "6 images to encode" in lines[0]
+    assert (folder / "features.f16").read_bytes()[: len(first)] == first
+    build(folder, items, encoder, report=lines.append)
+    assert "0 images to encode" in lines[1]
+    assert FeatureCache.open(folder, encoder, TRANSFORM).check(items) == []
+    assert len((folder / "index.jsonl").read_text().splitlines()) == len(items)
+
+
+def test_views_may_be_added_later(folder, items, encoder):
+    build(folder, items, encoder)
+    build(folder, items[:3], encoder, augmentation=Augmentation(), views=2)
+    cache = FeatureCache.open(folder, encoder, TRANSFORM, Augmentation())
+    assert [problem.name for problem in cache.check(items, views=2)] == [str(item.path) for item in items[3:]]
+    assert cache.check(items) == []
+    assert not torch.equal(cache.load(items[0].path, 0), cache.load(items[0].path, 1))
+
+
+def test_the_same_picture_under_two_names_is_stored_once(folder, items, encoder, tmp_path):
+    copy = CaptionedImage("copy", tmp_path / "copy.png")
+    shutil.copy(items[0].path, copy.path)
+    build(folder, [*items, copy], encoder)
+    assert len((folder / "index.jsonl").read_text().splitlines()) == len(items)
+    cache = FeatureCache.open(folder, encoder, TRANSFORM)
+    assert torch.equal(cache.load(copy.path), cache.load(items[0].path))
+
+
+def test_broken_images_are_named_and_the_rest_is_done(folder, items, encoder, tmp_path):
+    bad = [CaptionedImage(name, tmp_path / name) for name in ("gone.jpg", "empty.jpg", "text.jpg", "cut.png")]
+    bad[1].path.write_bytes(b"")
+    bad[2].path.write_text("not an image")
+    bad[3].path.write_bytes(items[0].path.read_bytes()[:100])
+    problems = build(folder, [*bad, *items], encoder)
+    assert sorted(problem.name for problem in problems) == sorted(str(item.path) for item in bad)
+    cache = FeatureCache.open(folder, encoder, TRANSFORM)
+    assert cache.check(items) == []
+    assert len(cache.check(bad)) == 4
+
+
+# ------------------------------------------------------------------------------------------ refusing
+
+
+def flip_bit(tensor):
+    tensor.view(-1).view(torch.uint8)[1] ^= 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda encoder: flip_bit(encoder.network[0].weight.data),
+        lambda encoder: flip_bit(encoder.network[1].running_mean),
+        lambda encoder: flip_bit(encoder.scale),
+        lambda encoder: encoder.half(),
+    ],
+    ids=["a weight", "a statistic", "a buffer outside the state dict", "the number format"],
+)
+def test_changed_weights_are_refused(folder, items, encoder, change):
+    build(folder, items, encoder)
+    change(encoder)
+    with pytest.raises(CacheError, match="made with something else: the encoder's weights: .* there, .* here"):
+        FeatureCache.open(folder, encoder, TRANSFORM)
+    with pytest.raises(CacheError, match="the encoder's weights"):
+        build(folder, items, encoder)
+
+
+def test_changed_transform_encoder_and_augmentation_are_named(folder, items, encoder):
+    build(folder, items, encoder, augmentation=Augmentation(), views=2)
+    with pytest.raises(CacheError, match="the transform's size: 32 there, 48 here") as error:
+        FeatureCache.open(folder, encoder, replace(TRANSFORM, size=48))
+    assert "weights" not in str(error.value)
+    with pytest.raises(CacheError, match="the transform's fit: 'squash' there, 'pad' here"):
+        FeatureCache.open(folder, encoder, replace(TRANSFORM, fit="pad"))
+    with pytest.raises(CacheError, match="the encoder's width: 6 there, 7 here"):
+        FeatureCache.open(folder, SmallEncoder(width=7), TRANSFORM)
+    with pytest.raises(CacheError, match="the augmentation: .*'flip': 0.5.* there, .*'flip': 0.1.* here"):
+        FeatureCache.open(folder, encoder, TRANSFORM, Augmentation(flip=0.1))
+    with pytest.raises(CacheError, match="the augmentation"):
+        build(folder, items, encoder, augmentation=Augmentation(flip=0.1), views=2)
+    FeatureCache.open(folder, SmallEncoder(weights="from elsewhere"), TRANSFORM)  # the bytes count, not the source
+
+
+def test_changed_image_is_refused_by_name(folder, items, encoder):
+    build(folder, items, encoder)
+    data = bytearray(items[3].path.read_bytes())
+    data[-20] ^= 1
+    items[3].path.write_bytes(data)
+    cache = FeatureCache.open(folder, encoder, TRANSFORM)
+    (problem,) = cache.check(items)
+    assert problem.name == str(items[3].path)
+    assert str(folder) in problem.reason
+    assert "captioner cache" in problem.reason
+    with pytest.raises(ValueError, match="is not in the cache"):
+        cache.load(items[3].path)
+
+
+def test_no_cache_foreign_and_damaged_files_are_clear(folder, items, encoder):
+    with pytest.raises(CacheError, match="no feature cache here"):
+        FeatureCache.open(folder, encoder, TRANSFORM)
+    build(folder, items, encoder)
+    features = folder / "features.f16"
+    features.write_bytes(features.read_bytes()[:-1])
+    for use in (lambda: FeatureCache.open(folder, encoder, TRANSFORM), lambda: build(folder, items, encoder)):
+        with pytest.raises(CacheError, match="damaged"):
+            use()
+    (folder / "cache.json").write_text("{")
+    with pytest.raises(CacheError, match="damaged, or not a feature cache"):
+        FeatureCache.open(folder, encoder, TRANSFORM)
+
+
+def test_a_fine_tuned_encoder_and_views_without_augmentation_are_refused(folder, items, encoder):
+    with pytest.raises(ValueError, match="2 views need an augmentation"):
+        build(folder, items, encoder, views=2)
+    encoder.network[0].requires_grad_(True)
+    with pytest.raises(ValueError, match="frozen"):
+        build(folder, items, encoder)
+
+
+def test_features_that_float16_cannot_hold_are_refused(folder, items, encoder):
+    encoder.scale.fill_(1e6)
+    with pytest.raises(CacheError, match="float16 cannot hold"):
+        build(folder, items, encoder)
+
+
+def test_a_full_disk_is_seen_before_anything_is_encoded(folder, items, encoder, monkeypatch):
+    usage = namedtuple("usage", "free")(100)
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(CacheError, match=r"480 bytes of disk needed, but 100 bytes free"):
+        build(folder, items, encoder)
+    assert (folder / "features.f16").stat().st_size == 0
+
+
+def test_two_builders_at_once_are_refused(folder, items, encoder):
+    errors = []
+
+    def meanwhile(line):
+        try:
+            build(folder, items, encoder)
+        except CacheError as error:
+            errors.append(str(error))
+
+    build(folder, items, encoder, report=meanwhile)
+    assert len(errors) == 1
+    assert "another process is building this cache" in errors[0]
+    assert FeatureCache.open(folder, encoder, TRANSFORM).check(items) == []
+
+
+# ------------------------------------------------------------------------------------------ kills
+
+
+def content(folder, items, encoder):
+    cache = FeatureCache.open(folder, encoder, TRANSFORM)
+    assert cache.check(items) == []
+    return cache.memory([item.path for item in items]).features
+
+
+def test_building_goes_on_after_a_kill(folder, items, encoder, tmp_path, monkeypatch):
+    torch.set_num_threads(1)  # for the fork
+    build(tmp_path / "whole", items, encoder, batch_size=2)
+    expected = content(tmp_path / "whole", items, encoder)
+    to_disk = feature_cache._to_disk
+    for kill_at in range(1, 11):
+        calls = iter(range(100))
+
+        def killing(file, calls=calls, kill_at=kill_at):
+            if next(calls) == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            to_disk(file)
+
+        child = os.fork()
+        if child == 0:
+            monkeypatch.setattr(feature_cache, "_to_disk", killing)
+            build(folder, items, encoder, batch_size=2)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == (signal.SIGKILL if kill_at < 10 else 0)
+        lines = []
+        build(folder, items, encoder, batch_size=2, report=lines.append)
+        assert f"{10 - kill_at // 2 * 2} images to encode" in lines[0]
+        torch.testing.assert_close(content(folder, items, encoder), expected, atol=2e-3, rtol=2e-3)
+        shutil.rmtree(folder)
+
+
+def test_whatever_a_kill_leaves_in_the_files_is_mended(folder, items, encoder):
+    build(folder, items[:3], encoder, batch_size=1)
+    index, features = (folder / "index.jsonl").read_bytes(), (folder / "features.f16").read_bytes()
+    expected = content(folder, items[:3], encoder)
+    for length in range(0, len(index), 37):
+        (folder / "index.jsonl").write_bytes(index[:length])  # cut anywhere
+        (folder / "features.f16").write_bytes(features + b"garbage")
+        build(folder, items[:3], encoder, batch_size=1)
+        assert torch.equal(content(folder, items[:3], encoder), expected)
+        assert (folder / "features.f16").stat().st_size == len(features)
+
+
+def test_features_are_on_the_disk_before_the_index_names_them(folder, items, encoder, monkeypatch):
+    order = []
+    to_disk = feature_cache._to_disk
+    monkeypatch.setattr(
+        feature_cache, "_to_disk", lambda file: (order.append(os.path.basename(file.name)), to_disk(file))
+    )
+    build(folder, items[:2], encoder, batch_size=1)
+    assert order == ["features.f16", "index.jsonl"] * 2
+
+
+# ------------------------------------------------------------------------------------------ the rest
+
+
+def test_a_cache_can_be_pickled_to_workers(folder, items, encoder):
+    build(folder, items, encoder)
+    cache = FeatureCache.open(folder, encoder, TRANSFORM)
+    cache.check(items)
+    copy = pickle.loads(pickle.dumps(cache))
+    assert torch.equal(copy.load(items[0].path), cache.load(items[0].path))
+
+
+def test_checked_images_are_not_hashed_again(folder, items, encoder, monkeypatch):
+    build(folder, items, encoder)
+    cache = FeatureCache.open(folder, encoder, TRANSFORM)
+    cache.check(items)
+    monkeypatch.setattr(feature_cache, "_file_digest", None)
+    assert cache.load(items[0].path).shape == (2, 2, 6)
+
+
+def test_loaded_features_are_the_readers_own(folder, items, encoder):
+    build(folder, items, encoder)
+    cache = FeatureCache.open(folder, encoder, TRANSFORM)
+    cache.load(items[0].path).zero_()
+    assert cache.load(items[0].path).any()
+
+
+def test_the_index_is_readable(folder, items, encoder):
+    build(folder, items, encoder)
+    lines = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
+    assert [line["name"] for line in lines] == [str(item.path) for item in items]
+    assert lines[0]["sha256"] == hashlib.sha256(items[0].path.read_bytes()).hexdigest()
+    rows = np.fromfile(folder / "features.f16", dtype=np.float16).reshape(-1, 2, 2, 6)
+    assert len(rows) == len(items)
+
+
+def test_weights_digest_names_the_weights(encoder):
+    before = weights_digest(encoder)
+    assert before == weights_digest(SmallEncoder())
+    encoder.network[0].weight.data, encoder.network[1].bias.data = (
+        encoder.network[0].weight.data.clone(),
+        encoder.network[1].bias.data + 1,
+    )
+    assert before != weights_digest(encoder)
