@@ -7,6 +7,7 @@ code from it: classes are looked up by name, in this package or in packages that
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import inspect
 import json
@@ -63,36 +64,45 @@ def save_model(bundle: Bundle, path: str | Path, dtype: str = "float16", include
     Args:
         bundle: what to save.
         path: the file, replaced whole or not at all.
-        dtype: number format of the matrices ("float16", "bfloat16", "float32"); vectors stay float32.
-        include_encoder: whether the encoder's weights go into the file; by default when it was fine-tuned.
-            Otherwise the file names them, and they are fetched or found when it is loaded.
+        dtype: number format of the matrices ("float16", "bfloat16", "float32"); vectors stay as they are.
+        include_encoder: whether the encoder's weights go into the file. Otherwise the file names them, and they are
+            fetched or found when it is loaded. By default they go in where they cannot be found again: where the
+            encoder was fine-tuned, say.
 
     Raises:
-        ValueError: an unknown number format, or weights too large for it.
+        ValueError: an unknown number format, weights too large for it or not finite, parts that a file cannot
+            describe, or an encoder that must be included and is not to be.
+        OSError: the file cannot be written.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-    if include_encoder is None:
-        include_encoder = not bundle.model.encoder.frozen
-    description = describe(bundle)
-    description["includes_encoder"] = include_encoder
+    encoder = bundle.model.encoder
+    if not include_encoder:
+        is_found_again = encoder.frozen and _is_found_again(encoder)
+        if include_encoder is False and not is_found_again:
+            raise ValueError("the encoder's weights cannot be found again by its arguments: include them in the file")
+        include_encoder = not is_found_again
+    tensors = _stored(bundle.model, dtype, include_encoder)
+    description = json.loads(json.dumps({**describe(bundle), "includes_encoder": include_encoder}))
+    description["digest"] = _digest(description, tensors)
+    _write_whole(Path(path), save(tensors, metadata={KEY: json.dumps(description, sort_keys=True)}))
+
+
+def _stored(model: CaptionModel, dtype: str, include_encoder: bool) -> dict[str, Tensor]:
+    """A model's state as it goes into a file, tied tensors once."""
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
-    for name, tensor in bundle.model.state_dict().items():
+    for name, tensor in model.state_dict().items():
         if (name.startswith("encoder.") and not include_encoder) or tensor.data_ptr() in seen:
-            continue  # a tied tensor is stored once
+            continue
         seen.add(tensor.data_ptr())
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} has weights that are not finite numbers")
         matrix = tensor.is_floating_point() and tensor.dim() > 1
-        stored = tensor.detach().cpu().to(DTYPES[dtype] if matrix else tensor.dtype)
-        if not torch.isfinite(stored).all():
-            raise ValueError(f"{name} does not fit into {dtype}: choose bfloat16 or float32")
-        tensors[name] = stored.contiguous()
-    data = save(tensors, metadata={KEY: json.dumps(description, sort_keys=True)})
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_bytes(data)
-    partial.replace(path)
+        tensors[name] = tensor.detach().cpu().to(DTYPES[dtype] if matrix else tensor.dtype).contiguous()
+        if not torch.isfinite(tensors[name]).all():
+            raise ValueError(f"{name} has weights too large for {dtype}: choose bfloat16 or float32")
+    return tensors
 
 
 def load_model(path: str | Path, trust: Sequence[str] = ()) -> Bundle:
@@ -108,18 +118,13 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> Bundle:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file")
-    description, tensors = _read_training(path) if path.suffix == ".ckpt" else _read_safetensors(path)
     try:
-        if description["format"] > FORMAT:
-            raise CheckpointError(
-                f"made by a newer captioner (format {description['format']}, this one reads {FORMAT}): "
-                "pip install --upgrade captioner"
-            )
+        description, tensors = _read_training(path) if path.suffix == ".ckpt" else _read_safetensors(path)
         bundle = rebuild(description, tensors, trust)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+    except Exception as error:  # a damaged description can trip over anything
+        raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
     bundle.model.eval()
     return bundle
 
@@ -130,24 +135,28 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: damaged, or not a .safetensors file ({error})") from error
+        raise CheckpointError(f"damaged, or not a .safetensors file ({error})") from error
     if KEY not in metadata:
         raise CheckpointError(
-            f"{path}: a .safetensors file, but not a captioner model; `captioner export` makes one from a training run"
+            "a .safetensors file, but not a captioner model; `captioner export` makes one from a training run"
         )
-    try:
-        return json.loads(metadata[KEY]), tensors
-    except ValueError as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from error
+    description = json.loads(metadata[KEY])
+    _require_known_format(description)
+    if description.pop("digest") != _digest(description, tensors):
+        raise CheckpointError("damaged: its content is not what was saved")
+    return description, tensors
 
 
 def _read_training(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds over damaged or unsafe files
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint that can be read safely ({error})") from error
+    except Exception as error:  # torch raises many kinds, and in many lines, over damaged or unsafe files
+        raise CheckpointError(
+            f"damaged, or not a checkpoint that can be read without running code from it ({type(error).__name__})"
+        ) from error
     if not isinstance(checkpoint, dict) or KEY not in checkpoint:
-        raise CheckpointError(f"{path}: not the checkpoint of a captioner training run")
+        raise CheckpointError("not the checkpoint of a captioner training run")
+    _require_known_format(checkpoint[KEY])
     prefix = "model."
     tensors = {
         name.removeprefix(prefix): tensor
@@ -155,6 +164,43 @@ def _read_training(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if name.startswith(prefix)
     }
     return {**checkpoint[KEY], "provenance": _provenance(path, checkpoint)}, tensors
+
+
+def _require_known_format(description: Mapping[str, Any]) -> None:
+    if description["format"] > FORMAT:
+        raise CheckpointError(
+            f"made by a newer captioner (format {description['format']}, this one reads {FORMAT}): "
+            "pip install --upgrade captioner"
+        )
+
+
+def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a file holds, by which any changed bit is noticed."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write under another name first, so that a kill or a full disk leaves no half file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _is_found_again(encoder: Encoder) -> bool:
+    """Whether building an encoder anew, from its arguments alone, gives these very weights."""
+    try:
+        again = _build(_describe_module(encoder), Encoder, [_package_of(encoder)])
+    except CheckpointError:
+        return False
+    return weights_digest(again) == weights_digest(encoder)
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
@@ -188,7 +234,8 @@ def rebuild(description: Mapping[str, Any], tensors: Mapping[str, Tensor], trust
     encoder = _build(encoder_spec, Encoder, trust)
     if not description["includes_encoder"] and weights_digest(encoder) != description["encoder_digest"]:
         raise CheckpointError(
-            f"the encoder's weights found here ({encoder_spec['args']}) are not those that it was trained with"
+            f"the encoder's weights found here ({encoder_spec['args']}) are not those that it was trained with; where "
+            "they are, `captioner export --include-encoder` puts them into the file"
         )
     model = CaptionModel(encoder, _build(description["decoder"], Decoder, trust))
     if "weights" in encoder_spec["args"]:
@@ -229,10 +276,15 @@ def _describe_module(module: nn.Module) -> dict[str, Any]:
                 f"{cls.__name__} must keep its argument {name!r} as self.{name}, so that a checkpoint can name it"
             ) from None
         if isinstance(value, nn.Module):
-            value = _describe_module(value)
-        elif isinstance(value, tuple):
-            value = list(value)
-        args[name] = value
+            args[name] = _describe_module(value)
+            continue
+        try:
+            args[name] = json.loads(json.dumps(value))  # tuples become lists
+        except TypeError:
+            raise ValueError(
+                f"{cls.__name__}'s argument {name!r} is a {type(value).__name__}: a checkpoint keeps numbers, texts, "
+                "lists, dicts and modules"
+            ) from None
     return {"class": f"{cls.__module__}.{cls.__qualname__}", "args": args}
 
 
@@ -242,22 +294,30 @@ def _build(spec: Mapping[str, Any], kind: type, trust: Sequence[str]) -> Any:
     package = module_name.partition(".")[0]
     if package != __package__ and package not in trust:
         raise CheckpointError(
-            f"it needs {spec['class']}, from outside this package; if you trust {package!r}, say trust=[{package!r}]"
+            f"it needs {spec['class']}, from outside this package; if you trust {package!r}, say so: "
+            f"trust=[{package!r}], or --trust {package} on the command line"
         )
     try:
         cls = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise CheckpointError(f"it needs {spec['class']}, which is not to be found: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, kind)):
-        raise CheckpointError(f"{spec['class']} is not a {kind.__name__}")
+        raise CheckpointError(f"{spec['class']} is no {kind.__name__}")
     args = {}
     for name, value in spec["args"].items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value.keys() == {"class", "args"}:
             part = _build(value, nn.Module, trust)
             is_factory = "Callable" in str(inspect.signature(cls).parameters[name].annotation)
             value = _returning(part) if is_factory else part
         args[name] = value
-    return cls(**args)
+    try:
+        return cls(**args)
+    except (ValueError, RuntimeError, OSError) as error:  # weights that are not at hand, say
+        raise CheckpointError(f"its {class_name} cannot be built: {error}") from error
+
+
+def _package_of(module: nn.Module) -> str:
+    return type(module).__module__.partition(".")[0]
 
 
 def _returning(part: nn.Module) -> Callable[..., nn.Module]:
@@ -267,7 +327,7 @@ def _returning(part: nn.Module) -> Callable[..., nn.Module]:
 
 def _provenance(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Config, metrics and versions of a run; nothing that differs between two exports of the same checkpoint."""
-    config_file = path.parent.parent / "config.yaml"
+    config_file = path.resolve().parent.parent / "config.yaml"
     config = yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.exists() else None
     metrics = {
         state["monitor"]: float(state["current_score"])

@@ -7,7 +7,7 @@ accumulation and several processes can divide by the global number, not by a mea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,8 +21,9 @@ class Scale:
 
     Attributes:
         per: what the whole loss is a mean over, "caption" or "word".
-        weight: the weight of the term of one caption, sum_i (1 - sum_t alpha_ti)^2: `numerator` or,
-            where `over_locations`, `numerator` / L.
+        numerator: the weight of one caption's term, sum_i (1 - sum_t alpha_ti)^2, beside its likelihood; where the
+            mean is over words, beside the mean of both.
+        over_locations: whether that weight is divided by L.
     """
 
     per: Literal["caption", "word"]
@@ -41,7 +42,8 @@ SCALES = {
 }
 
 
-class LossSums(NamedTuple):
+@dataclass(frozen=True)
+class LossSums:
     """A batch's loss before division.
 
     Attributes:
@@ -50,7 +52,7 @@ class LossSums(NamedTuple):
         nll: scalar, the sum of the words' negative log-likelihood, without label smoothing (detached).
         words: scalar, the number of words.
         doubly_stochastic: scalar, the sum over captions of the unweighted term (detached).
-        captions: scalar, the number of captions.
+        captions: scalar, the number of captions that have words.
     """
 
     total: Tensor
@@ -70,6 +72,8 @@ class CaptionLoss(nn.Module):
             "authors" (per caption, plus lambda 64 / L times the sum, as their code does with its
             batch of 64) or "mean" (per word, plus lambda times the mean over captions and locations, as in most
             tutorials). With L = 196 and captions of 11 words, one lambda is 1, 0.33 and 0.056 in the first's units.
+            The likelihood's mean is over all words, however they are split into batches; so is the term's over
+            captions, but for "mean", where each batch's own mean counts by the batch's words.
         label_smoothing: probability given to all words alike (Szegedy et al. 2016, arXiv 1512.00567); the paper: 0.
     """
 
@@ -92,6 +96,9 @@ class CaptionLoss(nn.Module):
         Args:
             output: what the decoder said, N real words.
             targets: (B, K, T) the words it should have said; padding is left out.
+
+        Returns:
+            Sums, all 0 where the batch has no captions.
         """
         logits, words = output.logits.float(), targets[output.mask]  # (N, V), (N,)
         smoothed = functional.cross_entropy(logits, words, reduction="sum", label_smoothing=self.label_smoothing)
@@ -110,12 +117,14 @@ class CaptionLoss(nn.Module):
             if scale.over_locations:
                 weight = weight / output.alpha.shape[-1]
             # A mean over captions in a loss that is divided by words is weighted by words per caption.
-            total = total + weight * term * (count / num_captions)
+            total = total + weight * term * (count / num_captions.clamp(min=1))
         return LossSums(total, count, nll, num_words, term.detach(), num_captions)
 
 
 def doubly_stochastic_term(alpha: Tensor, mask: Tensor) -> Tensor:
     """sum_i (1 - sum_t alpha_ti)^2 for every caption; padded steps and missing captions add nothing.
+
+    A padded location, which no word can attend to, adds the constant 1.
 
     Args:
         alpha: (B, K, T, L) attention weights, 0 where a word is not real.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from captioner.types import AttentionMaps, Memory
 
 SHIPPED_MODEL = Path(__file__).parent / "assets" / "flickr8k.safetensors"
 LENGTH_PENALTY = 0.8
-T = TypeVar("T")
+T = TypeVar("T", bound=ImageSource)
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class Captioner:
 
         Raises:
             ImageError: a photo cannot be read; see `stream` to go on with the others.
+            ValueError: sizes or lengths that are not possible.
         """
         if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
             images = [images]
@@ -109,20 +110,23 @@ class Captioner:
         length_penalty: float = LENGTH_PENALTY,
         min_length: int = 1,
         max_length: int = 30,
-        read: Callable[[T], Any] | None = None,
     ) -> Iterator[tuple[T, Caption | ImageError]]:
         """Caption any number of photos, one batch in memory at a time; a broken one does not stop the others.
 
         Args:
             images: as for `caption`, lazily read.
             beam_size, batch_size, length_penalty, min_length, max_length: as for `caption`.
-            read: how to open one; by default `open_image` and the model's own transform.
 
         Yields:
             Every image as given, with its caption or the reason why it has none; in order.
+
+        Raises:
+            ValueError: sizes or lengths that are not possible.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         rules = self._rules(min_length, max_length)
-        for batch, photos in _prefetch(images, self.read if read is None else read, batch_size):
+        for batch, photos in _prefetch(images, self.read, batch_size):
             good = [photo for photo in photos if not isinstance(photo, ImageError)]
             captions = iter(self._caption_batch(good, rules, beam_size, length_penalty) if good else ())
             for image, photo in zip(batch, photos, strict=True):

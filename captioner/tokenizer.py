@@ -7,8 +7,10 @@ hyphens and apostrophes inside a word stay ("t-shirt", "man's").
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HFTokenizer
@@ -20,6 +22,11 @@ SUBWORD_PREFIX = "##"  # marks a piece that continues a word
 
 class Tokenizer:
     """Captions <-> token ids.
+
+    Text that reads like a special word ("<eos>") is ordinary text: `encode` never gives padding, begin or end.
+
+    Args:
+        backend: a tokenizer of the library whose first four words are the special ones.
 
     Attributes:
         pad_id, bos_id, eos_id, unk_id: padding, begin, end and unknown word.
@@ -33,7 +40,11 @@ class Tokenizer:
         specials = tuple(backend.id_to_token(i) for i in range(len(SPECIAL_WORDS)))
         if specials != SPECIAL_WORDS:
             raise ValueError(f"the first four words must be {SPECIAL_WORDS}, but are {specials}")
+        backend.encode_special_tokens = True  # as text; not part of the JSON, hence `__reduce__`
         self.backend = backend
+
+    def __reduce__(self) -> tuple:
+        return Tokenizer.from_json, (self.to_json(),)
 
     @property
     def vocab_size(self) -> int:
@@ -48,6 +59,9 @@ class Tokenizer:
         """The words that ids spell, and which positions spell each: one per word, more for byte pairs.
 
         Special ids end the word before them and spell nothing, but for the unknown word.
+
+        Raises:
+            ValueError: an id that is not in the vocabulary.
         """
         spans: list[tuple[str, slice]] = []
         glue = False  # whether the token before can be continued
@@ -74,7 +88,11 @@ class Tokenizer:
         return " ".join(self.words(ids))
 
     def align(self, text: str) -> list[tuple[str, slice]]:
-        """The words of a text as they are spelt there, unknown ones too, and which of its ids each became."""
+        """The words of a text, unknown ones too, and which of its ids each became.
+
+        They are spelt as in the text (lower-cased, in Unicode's form NFKC), where `words` has "<unk>".
+        """
+        text = unicodedata.normalize("NFKC", text)  # as `encode` does, so that offsets count the same characters
         encoding = self.backend.encode(text, add_special_tokens=False)
         aligned: list[tuple[str, slice]] = []
         for position, (index, (start, end)) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
@@ -117,7 +135,7 @@ class WordLevel(TokenizerBuilder):
 
     Args:
         min_count: words seen less often become the unknown word (5 in most captioning code).
-        max_size: keep the most frequent ones alone, the special words included (the paper: 10,000).
+        max_size: keep the most frequent ones alone, the four special words counted too (the paper: 10,000).
     """
 
     def __init__(self, min_count: int = 5, max_size: int | None = None) -> None:
@@ -126,9 +144,11 @@ class WordLevel(TokenizerBuilder):
 
     def fit(self, captions: Iterable[str]) -> Tokenizer:
         """See `TokenizerBuilder.fit`."""
+        if self.max_size is not None and self.max_size <= len(SPECIAL_WORDS):
+            raise ValueError(f"max_size {self.max_size} has no room for words beside {', '.join(SPECIAL_WORDS)}")
         backend = _plain(models.WordLevel(unk_token="<unk>"))
         trainer = trainers.WordLevelTrainer(
-            vocab_size=self.max_size or 2**31,
+            vocab_size=2**31 if self.max_size is None else self.max_size,
             min_frequency=self.min_count,
             show_progress=False,
             special_tokens=list(SPECIAL_WORDS),
@@ -137,10 +157,13 @@ class WordLevel(TokenizerBuilder):
 
 
 class BytePairs(TokenizerBuilder):
-    """Frequent words whole, rare ones in pieces (Sennrich et al. 2016, arXiv 1508.07909): no unknown words.
+    """Frequent words whole, rare ones in pieces (Sennrich et al. 2016, arXiv 1508.07909).
+
+    Only characters that no caption has are unknown.
 
     Args:
-        vocab_size: how many ids to learn, the special words included.
+        vocab_size: how many ids to learn, at most, the special words included. Two for each character are always
+            there: where it begins a word, and where it continues one.
     """
 
     def __init__(self, vocab_size: int = 4000) -> None:
@@ -148,15 +171,27 @@ class BytePairs(TokenizerBuilder):
 
     def fit(self, captions: Iterable[str]) -> Tokenizer:
         """See `TokenizerBuilder.fit`."""
+        captions = list(captions)
         backend = _plain(models.BPE(unk_token="<unk>", continuing_subword_prefix=SUBWORD_PREFIX))
+        characters = sorted(set("".join(_split(backend, captions))))
+        # The library numbers single characters in the order of a hash table, another one each time, and breaks ties
+        # between pairs by these numbers: named as special words beforehand, they are the same every time.
+        singles = [*SPECIAL_WORDS, *characters, *(SUBWORD_PREFIX + character for character in characters)]
+        if self.vocab_size < len(singles):
+            raise ValueError(
+                f"vocab_size {self.vocab_size} has no room for the {len(characters)} characters of the captions: "
+                f"choose at least {len(singles)}"
+            )
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab_size,
             min_frequency=2,
             continuing_subword_prefix=SUBWORD_PREFIX,
             show_progress=False,
-            special_tokens=list(SPECIAL_WORDS),
+            special_tokens=singles,
         )
-        return _train(backend, trainer, captions)
+        trained = json.loads(_train(backend, trainer, captions).to_json())
+        del trained["added_tokens"][len(SPECIAL_WORDS) :]  # characters are no special words from here on
+        return Tokenizer.from_json(json.dumps(trained))
 
 
 def _plain(model: models.Model) -> HFTokenizer:
@@ -164,6 +199,13 @@ def _plain(model: models.Model) -> HFTokenizer:
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(WORD), behavior="removed", invert=True)
     return backend
+
+
+def _split(backend: HFTokenizer, captions: Iterable[str]) -> Iterator[str]:
+    """The words of captions, as training sees them."""
+    for caption in captions:
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(caption)):
+            yield word
 
 
 def _train(backend: HFTokenizer, trainer: trainers.Trainer, captions: Iterable[str]) -> Tokenizer:

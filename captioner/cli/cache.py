@@ -93,7 +93,10 @@ def _from_config(path: str) -> Job:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(CaptionData, "data")
     parser.add_subclass_arguments(Encoder, "encoder")
-    parsed = parser.parse_object({"data": config["data"], "encoder": config["model"]["encoder"]})
+    try:
+        parsed = parser.parse_object({"data": config["data"], "encoder": config["model"]["encoder"]})
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{path}: {error}") from error
     parts = parser.instantiate_classes(parsed)
     data: CaptionData = parts.data
     return Job(

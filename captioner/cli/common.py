@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     from captioner.data.images import ImageError
     from captioner.data.readers import Reader
     from captioner.predictor import Captioner
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks and other control characters, which a file's name may hold."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], re.sub(r"\s*\n\s*", " ", text.strip()))
 
 
 def positive(text: str) -> int:
@@ -36,6 +42,11 @@ def add_model_arguments(parser: argparse.ArgumentParser, batch_size: int = 16) -
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ... (default auto)"
     )
+    add_trust(parser)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The packages whose classes a model may be built of."""
     parser.add_argument(
         "--trust",
         action="append",
@@ -63,7 +74,7 @@ def report(problems: Iterable[ImageError], say: Callable[[str], None] | None = N
     """One unwrapped line on stderr for each file that could not be read; returns how many."""
     count = 0
     for problem in problems:
-        line = f"captioner: {problem.name}: {problem.reason}"
+        line = one_line(f"captioner: {problem.name}: {problem.reason}")
         if say is None:
             print(line, file=sys.stderr, flush=True)
         else:
@@ -85,13 +96,17 @@ def read_data(source: str) -> Reader:
     if not Path(source).is_file():
         return find_reader(source)
     import yaml
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentError, ArgumentParser
 
-    config = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
     try:
-        section = config["data"]["reader"]
+        section = yaml.safe_load(Path(source).read_text(encoding="utf-8"))["data"]["reader"]
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source}: not a YAML file: {error}") from error
     except (KeyError, TypeError):
         raise ValueError(f"{source}: not a training config: it has no data.reader") from None
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Reader, "reader")
-    return parser.instantiate_classes(parser.parse_object({"reader": section})).reader
+    parser.add_subclass_arguments(Reader, "reader", required=True)
+    try:
+        return parser.instantiate_classes(parser.parse_object({"reader": section})).reader
+    except ArgumentError as error:
+        raise ValueError(f"{source}: data.reader: {error}") from error

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 import captioner
+from captioner.cli.common import one_line
 
 COMMANDS = {
     "caption": "caption photos",
@@ -23,28 +26,37 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a sub-command; returns the exit status (2 for an error that stopped it)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name that the terminal cannot show must not stop a run
+            stream.reconfigure(errors="backslashreplace")
     if given[:1] == ["train"]:  # LightningCLI has a parser of its own
         from captioner.cli.train import main as train
 
         return train(given[1:])
-    parser = argparse.ArgumentParser(prog="captioner", description=captioner.__doc__.partition("\n")[0])
-    parser.add_argument("--version", action="version", version=f"captioner {captioner.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
-        if name in given[:1]:
-            import_module(f"captioner.cli.{name}").add_arguments(command)
-    args = parser.parse_args(given)
+    args = _parser(given[0] if given else None).parse_args(given)
     try:
         return import_module(f"captioner.cli.{args.command}").run(args)
+    except BrokenPipeError:  # who read our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"captioner: error: {error}", file=sys.stderr)
+        print(f"captioner: error: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("captioner: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 1
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser; a sub-command's own arguments are declared when it is chosen, so that help comes at once."""
+    parser = argparse.ArgumentParser(prog="captioner", description=(captioner.__doc__ or "").partition("\n")[0])
+    parser.add_argument("--version", action="version", version=f"captioner {captioner.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        if name == chosen:
+            import_module(f"captioner.cli.{name}").add_arguments(command)
+    return parser
 
 
 if __name__ == "__main__":

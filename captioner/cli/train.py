@@ -37,6 +37,7 @@ class TrainingCLI(LightningCLI):
             {
                 "best.filename": "best-{epoch:02d}-{val/cider:.2f}",
                 "best.auto_insert_metric_name": False,
+                "best.enable_version_counter": False,
                 "best.monitor": "val/cider",
                 "best.mode": "max",
                 "stopping.monitor": "val/cider",

@@ -410,6 +410,15 @@ class BatchLoader:
             generator=torch.Generator(),  # of the seed that torch's loader draws for its workers
         )
 
+    @property
+    def _iterator(self) -> Any:
+        """Where Lightning looks for workers to end with the training."""
+        return self.loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self.loader._iterator = iterator
+
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         return len(self.batches)

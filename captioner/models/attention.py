@@ -36,15 +36,16 @@ class Attention(nn.Module, ABC):
 
         Returns:
             context: (B, K, D) weighted mean of the annotation vectors.
-            alpha: (B, K, L) weights; each row sums to 1, padded locations get 0.
+            alpha: (B, K, L) weights, at least in float32; each row sums to 1, padded locations get 0.
 
         Raises:
             ValueError: the memory has no keys: it was not prepared.
         """
         if memory.keys is None:
             raise ValueError("the memory has no keys: call the decoder's prepare(memory) first")
-        scores = self.score(query, memory.keys).float()  # (B, K, L)
-        alpha = scores.masked_fill(~memory.mask[:, None], -torch.inf).softmax(dim=-1)
+        scores = self.score(query, memory.keys)  # (B, K, L)
+        scores = scores.masked_fill(~memory.mask[:, None], -torch.inf)
+        alpha = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         context = alpha.to(memory.features.dtype) @ memory.features  # (B, K, D)
         return Attended(context, alpha)
 

@@ -22,7 +22,7 @@ from captioner.data.transforms import Augmentation, ImageTransform
 from captioner.tokenizer import WordLevel
 from captioner.types import CaptionedImage
 
-WORDS = "a b c d e f g h".split()
+WORDS = list("abcdefgh")
 TOKENIZER = WordLevel(min_count=1).fit([" ".join(WORDS)])
 
 

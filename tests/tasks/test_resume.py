@@ -47,19 +47,15 @@ KILLS = {  # hook, epoch, batch: where the run of a setting is killed
         ("on_validation_batch_start", 1, 1),
         ("on_validation_end", 1, 0),
         ("on_train_epoch_start", 2, 0),
-        ("on_train_batch_end", 2, 0),
-        ("writing", 0, 3),
-        ("writing", 1, 8),
+        ("writing", 0, 4),  # the best checkpoint
+        ("writing", 0, 5),  # last.ckpt at the epoch's end
     ],
     "averaged weights": [
         ("on_train_batch_end", 1, 2),
         ("on_validation_batch_start", 1, 0),
-        ("on_train_epoch_start", 2, 0),
     ],
     "accumulation and validation in mid-epoch": [
-        ("on_train_batch_start", 1, 1),
         ("on_train_batch_start", 1, 2),
-        ("on_train_batch_start", 1, 3),
         ("on_train_batch_start", 1, 4),
         ("on_validation_batch_start", 1, 1),
     ],

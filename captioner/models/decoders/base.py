@@ -71,7 +71,7 @@ class Readout(NamedTuple):
 
 
 class RecurrentDecoder(Decoder):
-    """A decoder that moves word by word; subclasses give `embed`, `advance` and `predict`.
+    """A decoder that moves word by word; subclasses give `embed`, `drive`, `advance` and `predict`.
 
     `forward` embeds all words at once, advances only the rows that have words left, and projects to the
     vocabulary once, after the loop, for the real words alone. Rows that have ended cost nothing when the
