@@ -19,7 +19,7 @@ from captioner.data.batches import (
     Source,
     move,
 )
-from captioner.data.feature_cache import CachedFeatures, FeatureCache
+from captioner.data.feature_cache import CachedFeatures
 from captioner.decoding import Rules, beam_search
 from captioner.losses import CaptionLoss
 from captioner.metrics import caption_statistics, score
@@ -51,18 +51,17 @@ def evaluate(
     length_penalty: float = LENGTH_PENALTY,
     batch_size: int = 16,
     num_workers: int = 2,
-    cache: FeatureCache | None = None,
 ) -> Evaluation:
     """Caption every image once, by free-running search, and score the captions.
 
     Args:
-        captioner: the model.
+        captioner: the model; it reads its feature cache where it has one.
         items: the images of a split with their reference captions.
         training_captions: what the model was trained on, for the share of its captions that it has seen there.
-        beam_size, length_penalty: of the search.
+        beam_size: prefixes that the search keeps.
+        length_penalty: of the search, see `beam_search`.
         batch_size: images at a time.
         num_workers: processes that load images.
-        cache: read the frozen encoder's features from here instead of the image files.
 
     Returns:
         The captions, and: BLEU-1 to BLEU-4, METEOR, ROUGE-L, CIDEr; `perplexity`, exp of the mean negative
@@ -70,9 +69,12 @@ def evaluate(
         `statistics` of the captions.
 
     Raises:
-        ValueError: an image has no references, or cannot be read.
+        ValueError: an image has no references, or cannot be read; or there are no images.
     """
-    source: Source = ImageFiles(captioner.transform) if cache is None else CachedFeatures(cache)
+    bare = [item.image_id for item in items if not any(map(captioner.tokenizer.encode, item.captions))]
+    if bare or not items:
+        raise ValueError(f"{len(bare)} of {len(items)} images have no reference captions to score against: {bare[:5]}")
+    source: Source = ImageFiles(captioner.transform) if captioner.cache is None else CachedFeatures(captioner.cache)
     loader = BatchLoader(
         CaptionDataset(items, EncodedCaptions(items, captioner.tokenizer, LONGEST_REFERENCE), source),
         OrderedBatches(len(items), batch_size),

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.checkpoint import Bundle, load_model
+from captioner.data.feature_cache import FeatureCache, stack_grids
 from captioner.data.images import ImageError, ImageSource, open_image
 from captioner.decoding import Rules, beam_search
 from captioner.types import AttentionMaps, Memory
@@ -44,9 +45,15 @@ class Caption:
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo ready for the encoder, and where its grid lies in the original."""
+    """A photo ready for the model, and where its grid lies in the original.
 
-    pixels: Tensor
+    Attributes:
+        loaded: (3, S, S) uint8 pixels, or (h, w, D) features from a cache.
+        size: (width, height) of the upright original.
+        grid_box: see `AttentionMaps`.
+    """
+
+    loaded: Tensor
     size: tuple[int, int]
     grid_box: tuple[float, float, float, float]
 
@@ -57,13 +64,20 @@ class Captioner:
     Args:
         bundle: the model with its vocabulary and preprocessing.
         device: "auto" (a GPU if there is one), or what `torch.device` takes.
+        cache: the folder of a feature cache that holds the encoder's features of all photos to come, which are given as
+            paths then; None runs the encoder.
+
+    Raises:
+        ValueError: there is no such device here.
+        CacheError: the cache was made with another encoder, other weights or another transform.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", cache: str | Path | None = None) -> None:
         self.model = bundle.model.eval()
         self.tokenizer = bundle.tokenizer
         self.transform = bundle.transform
         self.provenance = bundle.provenance
+        self.cache = None if cache is None else FeatureCache.open(cache, self.model.encoder, self.transform)
         self.device = find_device(device)
         self.model.to(self.device)
 
@@ -83,7 +97,8 @@ class Captioner:
             beam_size: prefixes that the search keeps; 1 is greedy search.
             batch_size: photos that go through the model together.
             length_penalty: see `beam_search`.
-            min_length, max_length: of a caption, in words.
+            min_length: of a caption, in words.
+            max_length: of a caption, in words.
 
         Returns:
             A caption per photo, in order.
@@ -115,7 +130,11 @@ class Captioner:
 
         Args:
             images: as for `caption`, lazily read.
-            beam_size, batch_size, length_penalty, min_length, max_length: as for `caption`.
+            beam_size: as for `caption`, like all that follow.
+            batch_size: photos that are in memory at a time, twice over: the next ones are read meanwhile.
+            length_penalty: see `beam_search`.
+            min_length: of a caption, in words.
+            max_length: of a caption, in words.
 
         Yields:
             Every image as given, with its caption or the reason why it has none; in order.
@@ -148,28 +167,36 @@ class Captioner:
         if not tokens:
             raise ValueError(f"the caption {text!r} has no words")
         photo = self.read(image)
-        memory = self.model.encode(self._collate([photo]))
+        memory = self._encode([photo])
         alpha, (log_prob,) = self._follow(memory, [[*tokens, self.tokenizer.eos_id]])
         return _caption(photo, self.tokenizer.align(text), log_prob, alpha[0])
 
     def read(self, image: ImageSource) -> Photo:
         """Open a photo and make it ready for the encoder."""
         opened = open_image(image)
-        return Photo(self.transform(opened), opened.size, self.transform.grid_box(*opened.size))
+        if self.cache is None:
+            loaded = self.transform(opened)
+        elif isinstance(image, str | Path):
+            loaded = self.cache.load(image)
+        else:
+            raise TypeError(f"a feature cache knows photos by their files: give paths, not {type(image).__name__}")
+        return Photo(loaded, opened.size, self.transform.grid_box(*opened.size))
 
     def _rules(self, min_length: int, max_length: int) -> Rules:
         special = self.tokenizer
         return Rules(special.bos_id, special.eos_id, special.never, min_length=min_length, max_length=max_length)
 
-    def _collate(self, photos: Sequence[Photo]) -> Tensor:
-        return torch.stack([photo.pixels for photo in photos]).to(self.device, non_blocking=True)
+    def _encode(self, photos: Sequence[Photo]) -> Memory:
+        loaded = [photo.loaded for photo in photos]
+        source = torch.stack(loaded) if self.cache is None else stack_grids(loaded)
+        return self.model.encode(source.to(self.device, non_blocking=True))
 
     @torch.inference_mode()
     def _caption_batch(
         self, photos: Sequence[Photo], rules: Rules, beam_size: int, length_penalty: float
     ) -> list[Caption]:
         decoder = self.model.decoder
-        memory = self.model.encode(self._collate(photos))
+        memory = self._encode(photos)
         found = beam_search(
             lambda tokens, state: decoder.step(tokens, state, memory),
             decoder.init_state(memory, 1),
@@ -257,16 +284,22 @@ def find_device(name: str = "auto") -> torch.device:
     return device
 
 
-def load(path: str | Path | None = None, device: str = "auto", trust: Sequence[str] = ()) -> Captioner:
+def load(
+    path: str | Path | None = None,
+    device: str = "auto",
+    trust: Sequence[str] = (),
+    cache: str | Path | None = None,
+) -> Captioner:
     """Load a model file, ready to caption.
 
     Args:
         path: a `.safetensors` file that `captioner export` wrote; by default the model that ships with the package.
         device: "auto" (a GPU where there is one), or what `torch.device` takes.
         trust: packages beside this one whose parts the model may use, see `load_model`.
+        cache: a feature cache to read in place of running the encoder, see `Captioner`.
 
     Raises:
         CheckpointError: the file is no model, damaged or newer.
         ValueError: there is no such device here.
     """
-    return Captioner(load_model(SHIPPED_MODEL if path is None else path, trust), device)
+    return Captioner(load_model(SHIPPED_MODEL if path is None else path, trust), device, cache)

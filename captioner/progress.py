@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class Bar(Protocol):
@@ -56,7 +59,7 @@ class _NoBar:
 
 
 class _RichBar:
-    def __init__(self, progress, label: str, total: int) -> None:
+    def __init__(self, progress: Progress, label: str, total: int) -> None:
         self.progress = progress
         self.task = progress.add_task(label, total=total)
 

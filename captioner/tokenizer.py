@@ -95,13 +95,15 @@ class Tokenizer:
         text = unicodedata.normalize("NFKC", text)  # as `encode` does, so that offsets count the same characters
         encoding = self.backend.encode(text, add_special_tokens=False)
         aligned: list[tuple[str, slice]] = []
+        previous = None  # the index of the word before
         for position, (index, (start, end)) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
             piece = text[start:end].lower()
-            if index < len(aligned):  # a further piece of the word before
-                word, where = aligned[index]
-                aligned[index] = (word + piece, slice(where.start, position + 1))
+            if index == previous:  # a further piece of the word before
+                word, where = aligned[-1]
+                aligned[-1] = (word + piece, slice(where.start, position + 1))
             else:
                 aligned.append((piece, slice(position, position + 1)))
+            previous = index
         return aligned
 
     def to_json(self) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from captioner.cli.common import add_model_arguments, add_paths, load_captioner, report
+from captioner.cli.common import add_model_arguments, add_paths, load_captioner, one_line, report
 
 if TYPE_CHECKING:
     from captioner.predictor import Caption
@@ -57,13 +57,13 @@ def run(args: argparse.Namespace) -> int:
 def _open(name: str) -> TextIO:
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w", encoding="utf-8", newline="")
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _writer(name: str | None, output: TextIO) -> Callable[[str, Caption], None]:
     """How a result is written: as a readable line, a JSON object or a row."""
     if name is None:
-        return lambda path, caption: print(f"{path}: {caption.text}", file=output)
+        return lambda path, caption: print(one_line(f"{path}: {caption.text}"), file=output)
     if name.lower().endswith(".jsonl"):
 
         def write_json(path: str, caption: Caption) -> None:

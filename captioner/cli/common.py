@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def one_line(text: str) -> str:
-    """A text without line breaks and other control characters, which a file's name may hold."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], re.sub(r"\s*\n\s*", " ", text.strip()))
+    """A text with line breaks and other control characters, which a file's name may hold, spelt out."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
 
 
 def positive(text: str) -> int:
@@ -41,6 +41,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, batch_size: int = 16) -
     )
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ... (default auto)"
+    )
+    parser.add_argument(
+        "--cache", metavar="DIR", help="read the encoder's features of these photos from a `captioner cache` folder"
     )
     add_trust(parser)
 
@@ -67,7 +70,7 @@ def load_captioner(args: argparse.Namespace) -> Captioner:
     """The model that the arguments name."""
     from captioner.predictor import load
 
-    return load(args.model, args.device, args.trust)
+    return load(args.model, args.device, args.trust, args.cache)
 
 
 def report(problems: Iterable[ImageError], say: Callable[[str], None] | None = None) -> int:
@@ -101,12 +104,12 @@ def read_data(source: str) -> Reader:
     try:
         section = yaml.safe_load(Path(source).read_text(encoding="utf-8"))["data"]["reader"]
     except yaml.YAMLError as error:
-        raise ValueError(f"{source}: not a YAML file: {error}") from error
+        raise ValueError(f"{source}: not a YAML file: {' '.join(str(error).split())}") from error
     except (KeyError, TypeError):
         raise ValueError(f"{source}: not a training config: it has no data.reader") from None
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Reader, "reader", required=True)
+    parser.add_argument("--reader", type=Reader, required=True)
     try:
         return parser.instantiate_classes(parser.parse_object({"reader": section})).reader
     except ArgumentError as error:
-        raise ValueError(f"{source}: data.reader: {error}") from error
+        raise ValueError(f"{source}: {' '.join(str(error).split())}") from error

@@ -10,7 +10,9 @@ PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")  # CC0 or in the
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--output", default="demo", metavar="DIR", help="the folder for photos/ and maps/ (default demo)")
+    parser.add_argument(
+        "--output", default="demo", metavar="DIR", help="the folder for photos/ and maps/ (default demo)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -16,14 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="dev", help="the split to caption (default dev)")
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder for metrics.json and captions.json")
-    parser.add_argument("--cache", metavar="DIR", help="read features from this cache instead of the image files")
     parser.add_argument("--length-penalty", type=float, help="of the search (default: as `captioner caption`)")
     add_model_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write `captions.json` (the COCO server's format) and `metrics.json`, and print the scores."""
-    from captioner.data.feature_cache import CacheError, FeatureCache
+    from captioner.data.feature_cache import CacheError
     from captioner.evaluation import evaluate
     from captioner.metrics import write_results
     from captioner.predictor import LENGTH_PENALTY
@@ -32,16 +31,13 @@ def run(args: argparse.Namespace) -> int:
     items = reader.read(args.split)
     training = [text for item in reader.items("train") for text in item.captions] if "train" in reader.splits else None
     captioner = load_captioner(args)
-    cache = None
-    if args.cache:
-        cache = FeatureCache.open(args.cache, captioner.model.encoder, captioner.transform)
-        missing = cache.check(items)
-        if missing:
-            raise CacheError(f"{len(missing)} images cannot be read from the cache; the first: {missing[0]}")
+    missing = [] if captioner.cache is None else captioner.cache.check(items)
+    if missing:
+        raise CacheError(f"{len(missing)} images cannot be read from the cache; the first: {missing[0]}")
     length_penalty = LENGTH_PENALTY if args.length_penalty is None else args.length_penalty
-    result = evaluate(captioner, items, training, args.beam_size, length_penalty, args.batch_size, cache=cache)
     folder = Path(args.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # now, so that nothing is lost where it cannot be
+    result = evaluate(captioner, items, training, args.beam_size, length_penalty, args.batch_size)
     write_results(folder / "captions.json", result.captions)
     settings = {
         "model": args.model or "shipped",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from captioner.cli.common import add_trust
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "run", metavar="RUN_DIR_OR_CKPT", help="a run's folder (its best checkpoint is taken) or a .ckpt file"
+        "run",
+        metavar="RUN_DIR_OR_CKPT",
+        help="a run's folder (its best checkpoint is taken), a .ckpt file or a model file",
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="the .safetensors file to write")
     parser.add_argument(
@@ -20,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--include-encoder",
         action="store_true",
         default=None,
-        help="put a frozen encoder's weights into the file as well",
+        help="put the weights of a frozen encoder into the file even where they can be found again without it",
     )
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     if Path(args.output).suffix != ".safetensors":
         raise ValueError(f"--output {args.output}: the file's name must end in .safetensors")
-    bundle = load_model(find_checkpoint(Path(args.run)))
+    bundle = load_model(find_checkpoint(Path(args.run)), args.trust)
     if args.fit:
         bundle.transform = replace(bundle.transform, fit=args.fit)
     save_model(bundle, args.output, args.dtype, args.include_encoder)
@@ -44,13 +49,16 @@ def find_checkpoint(run: Path) -> Path:
     """The checkpoint that is meant: the file itself, or the best one of a run's folder (else the last).
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or several are called the best.
     """
     if run.is_file():
         return run
     folder = run / "checkpoints"
-    best = sorted(folder.glob("best*.ckpt"), key=lambda path: path.stat().st_mtime)
-    found = [*(path for path in (folder / "last.ckpt",) if path.exists()), *best]
-    if not found:
-        raise ValueError(f"{run}: neither a .ckpt file nor a run's folder with checkpoints/")
-    return found[-1]
+    best = sorted(folder.glob("best*.ckpt"))
+    if len(best) > 1:
+        raise ValueError(f"{folder}: several best checkpoints; give one of them: {', '.join(map(str, best))}")
+    if best:
+        return best[0]
+    if (folder / "last.ckpt").is_file():
+        return folder / "last.ckpt"
+    raise ValueError(f"{run}: neither a .ckpt file nor a run's folder with checkpoints/")

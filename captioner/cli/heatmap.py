@@ -45,10 +45,12 @@ def run(args: argparse.Namespace) -> int:
         results = _looks(model, paths, args.caption)
     with progress_bar("drawing", len(paths)) as bar:
         for path, result in results:
-            if isinstance(result, ImageError):
-                num_problems += report([result], bar.say)
-            else:
+            try:
+                if isinstance(result, ImageError):
+                    raise result
                 export(open_image(path), result.maps, stems[path], result.text, smooth=not args.blocky)
+            except ImageError as error:
+                num_problems += report([error], bar.say)
             bar.advance()
     return 1 if num_problems else 0
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import captioner
-from captioner.cli.common import one_line
 
 COMMANDS = {
     "caption": "caption photos",
@@ -19,6 +18,7 @@ COMMANDS = {
     "score": "score a results file in the COCO server's format",
     "cache": "store a frozen encoder's grids, to train on them",
     "export": "make one safe model file of a training run",
+    "demo": "caption free sample photos and draw their maps, to see it work",
     "train": "train, validate or print a config (the same as scripts/train.py)",
 }
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"captioner: error: {one_line(str(error))}", file=sys.stderr)
+        print(f"captioner: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("captioner: interrupted", file=sys.stderr)

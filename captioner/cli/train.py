@@ -8,7 +8,10 @@ monitored metric, and `last.ckpt`, from which `--ckpt_path last` goes on exactly
 
 from __future__ import annotations
 
+import logging
+import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from captioner.data.datamodule import CaptionData
 from captioner.tasks.captioning import CaptioningTask
@@ -51,6 +55,13 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("data.tokenizer", "model.tokenizer", apply_on="instantiate")
         parser.link_arguments("data.transform", "model.transform", apply_on="instantiate")
 
+    def instantiate_classes(self) -> None:
+        """Build all parts; what goes wrong there is for the user to mend (a download that failed, say)."""
+        try:
+            super().instantiate_classes()
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs and saves into the run's folder, and can be resumed exactly."""
         config = self.config[self.subcommand]
@@ -78,17 +89,44 @@ def checkpoint_folder(run_dir: str) -> str:
     return str(Path(run_dir) / "checkpoints")
 
 
+NOISE = (  # what Lightning says of every run, and what is meant to be so
+    "Tip: For seamless cloud",
+    "`weights_only` was not set",
+    "TPU available",
+    "`isinstance(treespec, LeafSpec)` is deprecated",
+    r"Found \d+ module\(s\) in eval mode",  # a frozen encoder, and batch normalisation always
+    "LightningCLI's args parameter is intended to run from within Python",
+)
+
+
+def quieten() -> None:
+    """Leave out the lines of Lightning's that tell a user nothing."""
+    warnings.filterwarnings("ignore", message=f".*({'|'.join(NOISE)})")
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        for handler in logging.getLogger(library).handlers:
+            handler.addFilter(_is_no_noise)
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    return re.search("|".join(NOISE), record.getMessage()) is None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run LightningCLI; returns the exit status."""
+    """Run LightningCLI; returns the exit status (2 for an error that stopped it)."""
+    quieten()
     try:
         TrainingCLI(
             CaptioningTask,
             CaptionData,
             args=list(arguments) if arguments is not None else None,
             seed_everything_default=0,
+            auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, MisconfigurationException) as error:
         print(f"captioner: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("captioner: interrupted", file=sys.stderr)
+        return 130
     return 0

@@ -48,7 +48,8 @@ def _converse(
     process: subprocess.Popen[bytes], references: Sequence[Sequence[str]], hypotheses: Sequence[str]
 ) -> float:
     """Ask for the statistics of each image, then for the score of them all."""
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     statistics = []
     for captions, hypothesis in zip(references, hypotheses, strict=True):
         hypothesis = _without_bars(hypothesis).replace("  ", " ")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import pytorch_lightning as pl
 import torch
 import torch.distributed
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -80,7 +82,8 @@ class CaptioningTask(pl.LightningModule):
         self.count = torch.zeros(())  # words or captions since the last optimiser step
 
     def _start_from(self, path: str, tokenizer: Tokenizer) -> None:
-        start = load_model(path)
+        own_packages = {type(module).__module__.partition(".")[0] for module in self.model.modules()}
+        start = load_model(path, trust=sorted(own_packages))
         if start.tokenizer.to_json() != tokenizer.to_json():
             raise ValueError(
                 f"{path}: its vocabulary is not that of the data; train on the same captions, or from scratch"
@@ -88,7 +91,12 @@ class CaptioningTask(pl.LightningModule):
         try:
             self.model.load_state_dict(start.model.state_dict())
         except RuntimeError as error:
-            raise ValueError(f"{path}: not the same model ({error})") from error
+            first_of_many = " ".join(str(error).split("\n")[:2])
+            raise ValueError(f"{path}: not the same model ({first_of_many})") from error
+
+    def on_fit_start(self) -> None:
+        """See that the model can be described, now rather than at the first checkpoint."""
+        describe(self.bundle())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's summed loss; `on_before_optimizer_step` divides the gradients by the global count."""
@@ -102,7 +110,8 @@ class CaptioningTask(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn gradients of sums into those of the mean over all processes and accumulated batches.
 
-        Lightning has divided each batch's loss by the number of accumulated batches, and DDP has averaged over processes.
+        Lightning has divided each batch's loss by the number of accumulated batches, and DDP has averaged over
+        processes.
         """
         count = self.count
         num_processes = self.trainer.world_size
@@ -144,8 +153,10 @@ class CaptioningTask(pl.LightningModule):
         for n, bleu in enumerate(scores.bleu, start=1):
             self.log(f"val/bleu{n}", bleu, prog_bar=n == 4)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One group for the decoder and one for the part of the encoder that is fine-tuned."""
+        if not math.isfinite(self.trainer.estimated_stepping_batches):
+            raise ValueError("a schedule needs an end: set the trainer's max_epochs")
         groups: list[dict] = [{"params": list(self.model.decoder.parameters())}]
         fine_tuned = [parameter for parameter in self.model.encoder.parameters() if parameter.requires_grad]
         if fine_tuned:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,12 +11,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from captioner.data.images import open_image
 from captioner.heatmaps import figure
 from captioner.predictor import Captioner
+from captioner.tasks.captioning import CaptioningTask
 from captioner.types import Batch
-
-if TYPE_CHECKING:
-    from captioner.tasks.captioning import CaptioningTask
-
-LONGEST_SIDE = 320  # pixels of a photo in TensorBoard
 
 
 class SampleCaptions(pl.Callback):
@@ -32,20 +28,20 @@ class SampleCaptions(pl.Callback):
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
-        pl_module: CaptioningTask,
+        pl_module: pl.LightningModule,
         outputs: Any,
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Caption the first photos as a user would (now, because averaged weights are in place until the epoch's end)."""
+        """Caption the first photos as a user would; now, while averaged weights are in place."""
+        assert isinstance(pl_module, CaptioningTask)
         logger = trainer.logger
         if batch_idx or trainer.sanity_checking or not isinstance(logger, TensorBoardLogger):
             return
         captioner = Captioner(pl_module.bundle(), device=str(pl_module.device))
         for number, item in enumerate(batch.items[: self.num_samples]):
             photo = open_image(item.path)
-            photo.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
             (caption,) = captioner.caption(photo, pl_module.beam_size, length_penalty=pl_module.length_penalty)
             page = np.asarray(figure(photo, caption.maps, caption.text))
             logger.experiment.add_image(f"sample {number}", page, trainer.global_step, dataformats="HWC")

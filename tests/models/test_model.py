@@ -1,0 +1,174 @@
+"""The whole model: pixels or cached memories in, and it can learn its pictures by heart."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from captioner.decoding import Rules, beam_search, greedy_search
+from captioner.losses import CaptionLoss
+from captioner.models import AdditiveAttention, CaptionModel, Encoder, GridEncoder, ShowAttendTell
+from captioner.types import Memory
+
+VOCAB_SIZE = 12
+PAD, BOS, EOS, UNK = range(4)
+CAPTIONS = [[[4, 5, 6, 7, EOS], [8, EOS]], [[9, 10, 4, EOS], []]]  # two images, up to two captions
+
+
+class Patches(Encoder):
+    """Patches of 16 x 16 pixels, each through one layer."""
+
+    def __init__(self, feature_dim: int = 16) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.layer = nn.Conv2d(3, feature_dim, 16, stride=16)
+
+    def forward(self, pixels: torch.Tensor) -> Memory:
+        return Memory.from_grid(self.layer(pixels.to(self.layer.weight.dtype) / 255))
+
+
+def two_images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (2, 3, 64, 64), generator=generator).to(torch.uint8)
+
+
+def batch(captions=CAPTIONS) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = torch.full((2, 2, 6), PAD)
+    tokens[..., 0] = BOS
+    for image, of_image in enumerate(captions):
+        for sequence, words in enumerate(of_image):
+            tokens[image, sequence, 1 : len(words) + 1] = torch.tensor(words, dtype=torch.long)
+    return tokens, torch.tensor([[len(words) for words in of_image] for of_image in captions])
+
+
+def build(encoder: Encoder, **options) -> CaptionModel:
+    torch.manual_seed(0)
+    attention = functools.partial(AdditiveAttention, attention_dim=16)
+    decoder = ShowAttendTell(encoder.feature_dim, VOCAB_SIZE, attention, embed_dim=24, hidden_dim=24, **options)
+    return CaptionModel(encoder, decoder)
+
+
+def captions_of(model: CaptionModel, source, beam_size: int | None = None) -> list[list[int]]:
+    """What the model says by itself, greedily or by a beam."""
+    model.eval()
+    with torch.no_grad():
+        memory = model.encode(source)
+        state = model.decoder.init_state(memory, 1)
+        rules = Rules(BOS, EOS, never=(PAD, BOS, UNK), max_length=10)
+
+        def step(tokens, state):
+            return model.decoder.step(tokens, state, memory)
+
+        if beam_size is None:
+            return [hypothesis.tokens for hypothesis in greedy_search(step, state, rules)]
+        return [found[0].tokens for found in beam_search(step, state, rules, beam_size=beam_size)]
+
+
+@pytest.fixture(params=["a layer", "frozen CNN", "fine-tuned CNN"])
+def encoder(request):
+    torch.manual_seed(0)
+    if request.param == "a layer":
+        return Patches()
+    stage = None if request.param == "frozen CNN" else "layer4"
+    return GridEncoder("timm/resnet10t", "none", output_stride=16, trainable_from=stage)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"gate": "vector", "tie_embeddings": True, "normalise_features": True, "project_dim": 20}]
+)
+def test_two_images_are_learnt_word_for_word(encoder, options):
+    model = build(encoder, dropout=0.0, **options)
+    loss, pixels = CaptionLoss(), two_images()
+    tokens, lengths = batch([[CAPTIONS[0][0], []], [CAPTIONS[1][0], []]])  # one caption each
+    source = model.encoder(pixels) if model.encoder.frozen else pixels
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    model.train()
+    for _ in range(40):
+        optimizer.zero_grad()
+        sums = loss(model(source, tokens, lengths), tokens[..., 1:])
+        (sums.total / sums.count).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    expected = [of_image[0][:-1] for of_image in CAPTIONS]
+    assert captions_of(model, pixels) == expected
+    assert captions_of(model, pixels.flip(0)) == expected[::-1]  # it is the image that says so
+    assert captions_of(model, pixels, beam_size=3) == expected
+
+
+@torch.no_grad()
+def test_a_cached_memory_is_as_good_as_pixels(encoder):
+    model, (tokens, lengths) = build(encoder).eval(), batch()
+    pixels = two_images()
+    memory = model.encoder(pixels)
+    live, cached = model(pixels, tokens, lengths), model(memory, tokens, lengths)
+    assert torch.equal(live.logits, cached.logits)
+    assert torch.equal(live.alpha, cached.alpha)
+
+
+@torch.no_grad()
+def test_a_memory_in_half_precision_is_read_in_the_model_s_own(encoder):
+    model, (tokens, lengths) = build(encoder).eval(), batch()
+    memory = model.encoder(two_images())
+    half = Memory(memory.features.half(), memory.mask, memory.grid)
+    rough = model(half, tokens, lengths).logits
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, model(memory, tokens, lengths).logits, atol=0.02, rtol=0.02)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_whole_model_changes_its_number_format(encoder, dtype):
+    model, (tokens, lengths) = build(encoder).eval(), batch()
+    expected = model(two_images(), tokens, lengths).logits
+    found = model.to(dtype)(two_images(), tokens, lengths).logits
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, atol=0.1 if dtype == torch.bfloat16 else 1e-3, rtol=0.1)
+
+
+def test_encoding_prepares_and_keeps_the_grid(encoder):
+    memory = build(encoder).encode(two_images())
+    assert memory.grid == (4, 4)
+    assert memory.keys.shape == (2, 16, 16)
+
+
+def test_images_are_encoded_once_for_all_their_captions(monkeypatch):
+    model, (tokens, lengths) = build(Patches()), batch()
+    seen = []
+    forward = Patches.forward
+    monkeypatch.setattr(Patches, "forward", lambda self, pixels: seen.append(pixels.shape) or forward(self, pixels))
+    model(two_images(), tokens, lengths)
+    assert seen == [(2, 3, 64, 64)]
+
+
+@torch.no_grad()
+def test_words_are_conditioned_on_the_words_before(encoder):
+    """Teacher forcing is causal: a later word changes nothing before it."""
+    model, (tokens, lengths) = build(encoder).eval(), batch()
+    other = tokens.clone()
+    other[0, 0, 3] = 11
+    first, second = model(two_images(), tokens, lengths), model(two_images(), other, lengths)
+    changed = (first.logits != second.logits).any(dim=-1)
+    assert first.mask.nonzero()[changed].tolist() == [[0, 0, 3], [0, 0, 4]]
+
+
+def test_a_teacher_forced_caption_scores_what_its_words_do():
+    model, (tokens, lengths) = build(Patches()).eval(), batch()
+    output = model(two_images(), tokens, lengths)
+    sums = CaptionLoss(0.0)(output, tokens[..., 1:])
+    memory = model.encode(two_images())
+    state, total = model.decoder.init_state(memory, 2), 0.0
+    for step in range(5):
+        logits, state = model.decoder.step(tokens[..., step], state, memory)
+        nll = functional.cross_entropy(logits.transpose(1, 2), tokens[..., step + 1], reduction="none")
+        total += nll[lengths > step].sum().item()
+    assert sums.nll.item() == pytest.approx(total, rel=1e-5)
+
+
+def test_frozen_says_whether_memories_may_be_cached(encoder):
+    assert encoder.frozen == (not any(parameter.requires_grad for parameter in encoder.parameters()))
+    encoder.requires_grad_(False)
+    assert encoder.frozen

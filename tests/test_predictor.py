@@ -1,0 +1,190 @@
+"""Photos in, captions and maps out: the same whatever the photo comes as and whatever it shares a batch with."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+import captioner
+from captioner.checkpoint import CheckpointError
+from captioner.data import ImageError
+from captioner.predictor import Captioner, find_device, load
+from captioner.tokenizer import BytePairs
+
+
+@pytest.fixture(scope="module")
+def model(bundle):
+    return Captioner(bundle, "cpu")
+
+
+def same(one, other) -> None:
+    assert (one.text, one.words) == (other.text, other.words)
+    assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
+    assert (one.maps.words, one.maps.image_size, one.maps.grid_box) == (
+        other.maps.words,
+        other.maps.image_size,
+        other.maps.grid_box,
+    )
+    np.testing.assert_allclose(one.maps.alpha, other.maps.alpha, atol=1e-5)
+
+
+def test_anything_that_is_a_photo(model, draw, tmp_path):
+    photo = draw(3)
+    photo.save(tmp_path / "a.png")
+    encoded = io.BytesIO()
+    photo.save(encoded, "PNG")
+    forms = [str(tmp_path / "a.png"), tmp_path / "a.png", photo, np.asarray(photo), encoded.getvalue()]
+    [expected] = model.caption(photo)
+    assert expected.words
+    assert expected.text == " ".join(expected.words)
+    for caption in model.caption(forms):
+        same(caption, expected)
+    for form in forms:
+        same(*model.caption(form), expected)  # a single one, too
+    same(*model.caption(iter(forms[:1])), expected)
+
+
+def test_batched_equals_one_by_one(model, draw):
+    photos = [draw(seed, *size) for seed, size in enumerate([(60, 40), (40, 60), (300, 20), (2, 2), (64, 64)] * 2)]
+    alone = [model.caption(photo)[0] for photo in photos]
+    assert len({caption.text for caption in alone}) > 3
+    for batch_size in (1, 3, 99):
+        for caption, expected in zip(model.caption(photos, batch_size=batch_size), alone, strict=True):
+            same(caption, expected)
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+@pytest.mark.parametrize("max_length", [3, 30])
+def test_log_prob_and_maps_are_those_of_teacher_forcing(model, bundle, draw, beam_size, max_length):
+    photos = [draw(seed) for seed in range(4)]
+    for photo, caption in zip(photos, model.caption(photos, beam_size, max_length=max_length), strict=True):
+        ids = bundle.tokenizer.encode(caption.text)
+        is_cut = len(ids) == max_length and max_length == 3
+        tokens = torch.tensor([[[bundle.tokenizer.bos_id, *ids, bundle.tokenizer.eos_id]]])
+        with torch.no_grad():
+            pixels = bundle.transform(photo)[None]
+            output = bundle.model(pixels, tokens, torch.tensor([[len(ids) + 1]]))
+        log_probs = output.logits.log_softmax(-1).gather(1, tokens[0, 0, 1:, None])[:, 0]
+        whole, cut = log_probs.sum().item(), log_probs[:-1].sum().item()
+        close = [caption.log_prob == pytest.approx(value, abs=1e-4) for value in (whole, cut)]
+        assert close[0] or (is_cut and close[1])
+        maps = output.alpha[0, 0, : len(ids)].unflatten(-1, (4, 4)).numpy()
+        np.testing.assert_allclose(caption.maps.alpha, maps, atol=1e-5)
+
+
+def test_maps(model, draw):
+    [caption] = model.caption(draw(1, 80, 40))
+    maps = caption.maps
+    assert maps.words == caption.words
+    assert maps.alpha.shape == (len(caption.words), 4, 4)
+    assert maps.alpha.dtype == np.float32
+    np.testing.assert_allclose(maps.alpha.sum((1, 2)), 1, atol=1e-5)
+    assert maps.image_size == (80, 40)
+    assert maps.grid_box == (0, -20, 80, 60)  # the photo is padded to a square
+
+
+def test_lengths(model, draw):
+    photos = [draw(seed) for seed in range(4)]
+    assert {len(caption.words) for caption in model.caption(photos, min_length=6, max_length=6)} == {6}
+    assert max(len(caption.words) for caption in model.caption(photos, max_length=2)) <= 2
+
+
+def test_look_at_its_own_caption(model, draw):
+    for seed in range(4):
+        [caption] = model.caption(draw(seed))
+        same(model.look(draw(seed), caption.text), caption)
+
+
+def test_look_at_another_caption(model, bundle, draw):
+    seen = model.look(draw(0), "A zebra, on Mars!")
+    assert seen.words == ("a", "zebra", "on", "mars")
+    assert seen.maps.alpha.shape == (4, 4, 4)
+    np.testing.assert_allclose(seen.maps.alpha.sum((1, 2)), 1, atol=1e-5)
+    assert seen.log_prob == pytest.approx(model.look(draw(0), "a unicorn on venus").log_prob)  # both unknown
+    with pytest.raises(ValueError, match=r"'\.\.\.' has no words"):
+        model.look(draw(0), "...")
+
+
+def test_a_word_of_several_pieces_has_one_map(make_bundle, draw):
+    tokenizer = BytePairs(40).fit(["a dog runs", "two dogs run", "the running dog"] * 3)
+    model = Captioner(make_bundle(tokenizer=tokenizer), "cpu")
+    seen = model.look(draw(0), "a dog outrunning")
+    assert seen.words == ("a", "dog", "outrunning")
+    assert len(tokenizer.encode("a dog outrunning")) > 3
+    np.testing.assert_allclose(seen.maps.alpha.sum((1, 2)), 1, atol=1e-5)
+
+
+def test_broken_photos_do_not_stop_a_stream(model, album, good_names, broken_names):
+    paths = [album / name for name in (*good_names[:3], *broken_names, *good_names[3:])]
+    results = list(model.stream(paths, beam_size=2, batch_size=4))
+    assert [path for path, _ in results] == paths
+    failed = {str(path.relative_to(album)): result for path, result in results if isinstance(result, ImageError)}
+    assert failed.keys() == broken_names.keys()
+    assert all(failed[name].reason.startswith(reason) for name, reason in broken_names.items())
+    assert len({result.text for _, result in results if not isinstance(result, ImageError)}) > 3
+
+    with pytest.raises(ImageError, match=r"half\.png: damaged"):
+        model.caption([album / "half.png"])
+
+
+def test_a_stream_reads_no_further_than_one_batch_ahead(model, draw):
+    taken = []
+    photos = (taken.append(seed) or draw(seed) for seed in range(100))
+    stream = model.stream(photos, beam_size=1, batch_size=2)
+    next(stream)
+    assert len(taken) <= 4
+    stream.close()
+
+
+def test_nothing_in_nothing_out(model):
+    assert model.caption([]) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"beam_size": 0}, "beam_size=0"),
+        ({"min_length": 4, "max_length": 3}, "min_length=4"),
+        ({"length_penalty": -1}, "length_penalty=-1"),
+    ],
+)
+def test_settings_that_are_not_possible(model, draw, options, message):
+    with pytest.raises(ValueError, match=message):
+        model.caption([draw(0)], **options)
+
+
+def test_what_is_no_photo(model):
+    with pytest.raises(TypeError, match="cannot open int as an image"):
+        model.caption([3])
+
+
+def test_devices():
+    assert find_device("cpu") == torch.device("cpu")
+    assert find_device("auto").type in ("cpu", "cuda", "mps")
+    for name in ("gpu", "cuda:99", "", "cpu:x"):
+        with pytest.raises(ValueError, match=f"device '{name}' cannot be used here: ") as caught:
+            find_device(name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu(model_file, model, draw):
+    photos = [draw(seed) for seed in range(5)]
+    on_gpu = load(model_file, "cuda").caption(photos)
+    assert [caption.text for caption in on_gpu] == [caption.text for caption in model.caption(photos)]
+
+
+def test_load(model_file, model, draw, tmp_path):
+    loaded = captioner.load(model_file, "cpu")
+    same(*loaded.caption(draw(2)), *model.caption(draw(2)))
+    with pytest.raises(CheckpointError, match="no such model file"):
+        captioner.load(tmp_path / "m.safetensors")
+
+
+def test_the_package_has_no_other_names():
+    with pytest.raises(AttributeError, match="lod"):
+        captioner.lod  # noqa: B018
