@@ -193,7 +193,7 @@ def test_frequent_words_are_whole_and_rare_ones_in_pieces():
     ids = tokenizer.encode("the runner god")
     assert len(ids) > 3
     assert tokenizer.words(ids) == ["the", "runner", "god"]
-    assert [where.stop - where.start for _, where in tokenizer.spans(ids)][0] == 1
+    assert next(where.stop - where.start for _, where in tokenizer.spans(ids)) == 1
 
 
 def test_any_word_of_known_characters_is_known_to_byte_pairs():

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from captioner.cli.common import report
+from captioner.cli.common import add_trust, report
 
 if TYPE_CHECKING:
     from captioner.data.readers import Reader
@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, ... (default auto)"
     )
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--model goes with a folder: {args.data} is a config, which names its encoder")
         job = _from_config(args.data)
     else:
-        job = _from_folder(args.data, args.model)
+        job = _from_folder(args.data, args.model, args.trust)
     folder = args.cache or job.cache_dir
     if folder is None:
         raise ValueError("--cache DIR is missing: where should the cache lie?")
@@ -109,12 +110,12 @@ def _from_config(path: str) -> Job:
     )
 
 
-def _from_folder(path: str, model: str | None) -> Job:
+def _from_folder(path: str, model: str | None, trust: list[str]) -> Job:
     """A data set's folder, for the encoder of a model file."""
     from captioner.data.readers import find_reader
     from captioner.predictor import load
 
     reader = find_reader(path)
-    captioner = load(model, "cpu")
+    captioner = load(model, "cpu", trust)
     encoder = captioner.model.encoder.requires_grad_(False)  # it was fine-tuned, perhaps; here it is used as it is
     return Job(reader, dict.fromkeys(reader.splits, 1), encoder, captioner.transform, None, None)

@@ -114,7 +114,7 @@ def test_paths_that_give_nothing(run, album, tmp_path):
 
 
 def test_long_and_strange_names_survive(run, album, tmp_path):
-    folder = tmp_path / ("x" * 150 + " [bold]y[/bold]")
+    folder = tmp_path / ("x" * 150 + " [bold]y[red]")
     folder.mkdir()
     good = folder / ("é" * 60 + " %s {} \\n " + "z" * 60 + ".png")
     assert len(str(good)) > 300
@@ -200,19 +200,21 @@ def test_an_interruption_keeps_what_is_done(run, album, tmp_path, monkeypatch):
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) + len(err) - 1 == 3
 
 
-def test_the_script_and_a_pipe(album, broken_names, good_names, model_file):
-    """In a process of its own: exit status, stdout and stderr, and no traceback when a reader leaves early."""
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "PYTHONIOENCODING": "ascii"}
-    command = f'"{sys.executable}" "{SCRIPTS / "caption.py"}" "{album}" --model "{model_file}" --device cpu'
-    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True)
+def test_the_script(album, broken_names, good_names, model_file):
+    """The same in a process of its own, on a terminal that knows no umlauts."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
+    environment["PYTHONPATH"] = str(SCRIPTS.parent)
+    command = [sys.executable, SCRIPTS / "caption.py", album, "--model", model_file, "--device", "cpu"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=album.parent)
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == len(good_names)
     assert len(done.stderr.splitlines()) == len(broken_names)
-    piped = f'set -o pipefail; {command} --batch-size 1 2>"$ERRORS" | head -n 1'
-    errors = album.parent / "errors.txt"
-    done = subprocess.run(
-        ["bash", "-c", piped], env={**environment, "ERRORS": str(errors)}, capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 1
-    assert all(line.startswith(f"captioner: {album}") for line in errors.read_text().splitlines())
+
+
+def test_a_reader_that_leaves_early(run, album, monkeypatch):
+    source, sink = os.pipe()
+    os.close(source)
+    with os.fdopen(sink, "w") as broken_pipe:
+        monkeypatch.setattr(sys, "stdout", broken_pipe)
+        status, _, err = run(album / "grey.png")
+    assert (status, err) == (1, [])

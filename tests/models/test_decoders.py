@@ -120,7 +120,7 @@ def test_step_equals_forward(decoder):
     state = decoder.init_state(memory, 3)
     for step in range(NUM_WORDS):
         logits, state = decoder.step(tokens[..., step], state, memory)
-        real = LENGTHS > step
+        real = step < LENGTHS
         torch.testing.assert_close(logits[real], expected[:, :, step][real])
 
 
@@ -150,8 +150,9 @@ def test_attention_is_whole_on_real_words_and_nought_elsewhere(decoder):
     assert not output.alpha.masked_select(~memory.mask[:, None, None]).any()
 
 
-@pytest.mark.parametrize("images", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
-@pytest.mark.parametrize("captions", [[0, 1, 2], [2, 1, 0], [1, 0, 2]])
+@pytest.mark.parametrize(
+    ("images", "captions"), [([2, 0, 1], [0, 1, 2]), ([0, 1, 2], [2, 1, 0]), ([1, 2, 0], [1, 0, 2])]
+)
 def test_any_order_gives_the_same(decoder, images, captions):
     memory, tokens = random_memory(), random_tokens()
     output = decoder(decoder.prepare(memory), tokens, LENGTHS)

@@ -19,7 +19,7 @@ from captioner.types import Memory
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-TRIAL_SIZE = (96, 192)  # height and width of the image that a new encoder is tried on; every stride divides them
+TRIAL_SIZE = (96, 160)  # height and width of the image that a new encoder is tried on; strides divide them
 
 
 class GridEncoder(Encoder):
@@ -44,7 +44,8 @@ class GridEncoder(Encoder):
         output_stride: pixels per cell, where the library can dilate the network (torchvision's ResNets
             with bottlenecks: 8, 16, 32; timm: most CNNs); by default the network's own.
         trainable_from: fine-tune this module (by its dotted name) and all that come after it; None
-            freezes the whole network. What stays frozen stays in evaluation mode.
+            freezes the whole network. What stays frozen stays in evaluation mode; so do dropout and stochastic depth
+            where the network is cut at a layer, as torchvision's always are.
         mean, std: normalisation per channel of pixels in 0..1; by default the weights' own.
 
     Raises:
@@ -212,8 +213,8 @@ def _cut_at(network: nn.Module, layer: str, create_extractor: Callable[..., Any]
     """A network up to a named module."""
     _check_module(network, layer, "layer")
     extractor = create_extractor(network, {layer: "grid"})
-    # The extractor switches between two graphs; its deep copies forget that they were in evaluation mode, and
-    # batch normalisation with it. A plain module with one graph does not.
+    # The extractor switches between a graph for training and one for evaluation; its deep copies forget that they
+    # were in evaluation mode, and batch normalisation with them. A plain module with one graph does not.
     return _Layer(fx.GraphModule(extractor, extractor.eval_graph))
 
 
@@ -230,7 +231,7 @@ def _try_out(grid_network: nn.Module, name: str, output_stride: int | None) -> i
     except (AssertionError, RuntimeError, ValueError) as error:
         raise ValueError(f"{name!r} cannot look at a picture of {width} x {height} pixels: {error}") from error
     sides = tuple(grid.shape[2:])
-    if grid.dim() != 4 or sides == (1, 1) or abs(sides[1] - 2 * sides[0]) > 2:  # a wide picture has a wide grid
+    if grid.dim() != 4 or sides == (1, 1) or abs(sides[1] * height - sides[0] * width) > 2 * height:  # as wide as it
         raise ValueError(
             f"{name!r} gives {tuple(grid.shape)} for a picture of {width} x {height} pixels, which is no grid of "
             "feature maps (1, D, h, w): name another layer, or take a CNN"

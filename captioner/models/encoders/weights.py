@@ -116,19 +116,23 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def load_by_name_or_order(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Put weights into a CNN: by name where the names agree, else tensor by tensor in order.
 
-    The order is the second way because packages ship the same network under other names. Every
-    shape is checked first, so that nothing is loaded when something does not fit. Batch normalisation's
-    counters may be missing, as they are from the files of old torchvision releases.
+    The order is the second way because packages ship the same network under other names. Every shape, and the
+    last part of every name ("weight", "running_mean"), is checked first, so that nothing is loaded when something
+    does not fit. Batch normalisation's counters may be missing, as they are from the files of old torchvision
+    releases.
 
     Raises:
         ValueError: the weights do not fit, with the first difference.
     """
     own = model.state_dict()
-    if not any(name.endswith(COUNTER) for name in state):
+    if len(state) != len(own):
         own = {name: tensor for name, tensor in own.items() if not name.endswith(COUNTER)}
     if state.keys() != own.keys():
         if len(state) != len(own):
-            raise ValueError(f"{source}: {len(state)} tensors, but the network has {len(own)}")
+            raise ValueError(f"{source}: {len(state)} tensors, but the network has {len(model.state_dict())}")
+        for name, other in zip(own, state, strict=True):
+            if name.rpartition(".")[2] != other.rpartition(".")[2]:  # .safetensors come sorted, for one
+                raise ValueError(f"{source}: neither the names nor their order fit: {other} stands where {name} should")
         state = dict(zip(own, state.values(), strict=True))
     for name, tensor in own.items():
         if state[name].shape != tensor.shape:

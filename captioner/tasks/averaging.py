@@ -1,0 +1,26 @@
+"""A callback that averages weights over training, for validation and for what is kept."""
+
+from __future__ import annotations
+
+import torch
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
+
+
+class AveragedWeights(WeightAveraging):
+    """The exponential moving average of all weights takes their place in validation, in checkpoints and at the end.
+
+    Unlike Lightning's `EMAWeightAveraging`, it leaves what is not trained as it is, bit for bit: torch's formula rounds
+    even the average of equal numbers, and a frozen encoder whose weights have moved is not the one that a feature
+    cache or a package holds.
+
+    Args:
+        decay: the average's share of itself at every optimiser step.
+    """
+
+    def __init__(self, decay: float = 0.998) -> None:
+        self.decay = decay
+        super().__init__(avg_fn=self._average)
+
+    def _average(self, average: Tensor, weight: Tensor, num_averaged: Tensor) -> Tensor:
+        return torch.where(average == weight, average, self.decay * average + (1 - self.decay) * weight)
