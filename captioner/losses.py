@@ -116,7 +116,8 @@ class CaptionLoss(nn.Module):
             weight = self.doubly_stochastic * scale.numerator
             if scale.over_locations:
                 weight = weight / output.alpha.shape[-1]
-            # A mean over captions in a loss that is divided by words is weighted by words per caption.
+            # A mean over captions in a loss that is divided by words is weighted by words per caption: those of
+            # this batch, so that with "mean" the term (not the likelihood) depends a little on how batches are cut.
             total = total + weight * term * (count / num_captions.clamp(min=1))
         return LossSums(total, count, nll, num_words, term.detach(), num_captions)
 

@@ -10,7 +10,7 @@ import torch
 
 from captioner import evaluation
 from captioner.checkpoint import describe, rebuild
-from captioner.data.feature_cache import FeatureCache, build_cache
+from captioner.data.feature_cache import build_cache
 from captioner.evaluation import evaluate
 from captioner.metrics import quick_score
 from captioner.predictor import Captioner
@@ -74,13 +74,12 @@ def test_workers_change_nothing(model, items):
     assert evaluate(model, items, num_workers=2) == evaluate(model, items, num_workers=0)
 
 
-def test_from_a_cache(model, items, tmp_path, monkeypatch):
-    encoder = model.model.encoder
-    assert build_cache(tmp_path / "cache", items, encoder, model.transform, num_workers=0) == []
-    cache = FeatureCache.open(tmp_path / "cache", encoder, model.transform)
-    live = evaluate(model, items, num_workers=0)
+def test_from_a_cache(bundle, items, tmp_path, monkeypatch):
+    live = evaluate(Captioner(bundle, "cpu"), items, num_workers=0)
+    encoder = bundle.model.encoder
+    assert build_cache(tmp_path / "cache", items, encoder, bundle.transform, num_workers=0) == []
     monkeypatch.setattr(type(encoder), "forward", lambda *args: pytest.fail("the encoder ran"))
-    cached = evaluate(model, items, num_workers=0, cache=cache)
+    cached = evaluate(Captioner(bundle, "cpu", tmp_path / "cache"), items, num_workers=0)
     assert cached.captions == live.captions
     assert cached.metrics["perplexity"] == pytest.approx(live.metrics["perplexity"], rel=1e-2)
 

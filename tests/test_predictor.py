@@ -11,8 +11,10 @@ import torch
 import captioner
 from captioner.checkpoint import CheckpointError
 from captioner.data import ImageError
+from captioner.data.feature_cache import CacheError, build_cache
 from captioner.predictor import Captioner, find_device, load
 from captioner.tokenizer import BytePairs
+from captioner.types import CaptionedImage
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,31 @@ def test_a_stream_reads_no_further_than_one_batch_ahead(model, draw):
     next(stream)
     assert len(taken) <= 4
     stream.close()
+
+
+def test_from_a_cache(model, bundle, draw, tmp_path, monkeypatch):
+    items = []
+    for seed in range(4):
+        draw(seed).save(tmp_path / f"{seed}.png")
+        items.append(CaptionedImage(seed, tmp_path / f"{seed}.png"))
+    paths = [item.path for item in items]
+    expected = [model.look(path, "a dog on the grass") for path in paths]
+    texts = [caption.text for caption in model.caption(paths)]
+    encoder = bundle.model.encoder
+    assert build_cache(tmp_path / "cache", items[:3], encoder, bundle.transform, num_workers=0) == []
+    monkeypatch.setattr(type(encoder), "forward", lambda *args: pytest.fail("the encoder ran"))
+    cached = Captioner(bundle, "cpu", tmp_path / "cache")
+    results = [result for _, result in cached.stream(paths)]
+    assert [result.text for result in results[:3]] == texts[:3]
+    for path, look in zip(paths[:3], expected, strict=False):
+        np.testing.assert_allclose(cached.look(path, look.text).maps.alpha, look.maps.alpha, atol=0.02)
+        assert cached.look(path, look.text).maps.grid_box == look.maps.grid_box
+    assert isinstance(results[3], ImageError)
+    assert "3.png: is not in the cache" in str(results[3])
+    with pytest.raises(TypeError, match="give paths, not Image"):
+        cached.caption(draw(0))
+    with pytest.raises(CacheError, match="no feature cache here"):
+        Captioner(bundle, "cpu", tmp_path)
 
 
 def test_nothing_in_nothing_out(model):

@@ -93,7 +93,7 @@ NOISE = (  # what Lightning says of every run, and what is meant to be so
     "Tip: For seamless cloud",
     "`weights_only` was not set",
     "TPU available",
-    "`isinstance(treespec, LeafSpec)` is deprecated",
+    "LeafSpec",
     r"Found \d+ module\(s\) in eval mode",  # a frozen encoder, and batch normalisation always
     "LightningCLI's args parameter is intended to run from within Python",
 )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class AveragedWeights(WeightAveraging):
-    """The exponential moving average of all weights takes their place in validation, in checkpoints and at the end.
+    """The exponential moving average of all parameters takes their place in validation, in checkpoints and at the end.
 
     Unlike Lightning's `EMAWeightAveraging`, it leaves what is not trained as it is, bit for bit: torch's formula rounds
     even the average of equal numbers, and a frozen encoder whose weights have moved is not the one that a feature
@@ -20,7 +20,7 @@ class AveragedWeights(WeightAveraging):
 
     def __init__(self, decay: float = 0.998) -> None:
         self.decay = decay
-        super().__init__(avg_fn=self._average)
+        super().__init__(use_buffers=False, avg_fn=self._average)  # buffers: the latest ones
 
     def _average(self, average: Tensor, weight: Tensor, num_averaged: Tensor) -> Tensor:
         return torch.where(average == weight, average, self.decay * average + (1 - self.decay) * weight)

@@ -147,5 +147,6 @@ def test_lightnings_chatter_is_left_out():
 
     assert not passes("`weights_only` was not set, defaulting to `False`.")
     assert not passes("💡 Tip: For seamless cloud logging and experiment tracking, try installing [litlogger]")
+    assert not passes("`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(treespec, TreeSpec)`")
     assert passes("`Trainer.fit` stopped: `max_epochs=2` reached.")
     assert passes("GPU available: True, used: True")

@@ -16,8 +16,7 @@ def ranked(model, image, rules, length_penalty):
     captions = model.all_captions(rules)
     log_probs = [model.log_prob(image, words, finished=True) for words in captions]
     scores = [
-        log_prob / (len(words) + 1) ** length_penalty
-        for log_prob, words in zip(log_probs, captions, strict=True)
+        log_prob / (len(words) + 1) ** length_penalty for log_prob, words in zip(log_probs, captions, strict=True)
     ]
     return sorted(zip(scores, captions, strict=True), reverse=True)
 
@@ -25,9 +24,7 @@ def ranked(model, image, rules, length_penalty):
 @pytest.mark.parametrize("length_penalty", ALPHAS)
 @pytest.mark.parametrize(("min_length", "max_length"), [(0, 4), (1, 1), (1, 4), (2, 3), (3, 3)])
 @pytest.mark.parametrize("num_best", [1, 4, ALL])
-def test_a_beam_as_wide_as_the_space_is_exhaustive(
-    model, make_rules, length_penalty, min_length, max_length, num_best
-):
+def test_a_beam_as_wide_as_the_space_is_exhaustive(model, make_rules, length_penalty, min_length, max_length, num_best):
     rules = make_rules(min_length, max_length)
     found = beam_search(model.step, model.init_state(), rules, ALL, num_best, length_penalty)
     for image, hypotheses in enumerate(found):
@@ -42,7 +39,7 @@ def test_an_endless_model_gives_the_best_unfinished_captions(endless_model, make
     found = beam_search(endless_model.step, endless_model.init_state(), rules, ALL, 5, length_penalty=1.0)
     for image, hypotheses in enumerate(found):
         captions = endless_model.all_captions(rules)
-        expected = sorted(captions, key=lambda words: -endless_model.log_prob(image, words, False))  # noqa: B023
+        expected = sorted(captions, key=lambda words: -endless_model.log_prob(image, words, False))
         assert [hypothesis.tokens for hypothesis in hypotheses] == expected[:5]
         assert all(hypothesis.score == pytest.approx(hypothesis.log_prob / 3) for hypothesis in hypotheses)
 
@@ -55,9 +52,7 @@ def test_one_finished_caption_goes_before_all_unfinished_ones(endless_model, mak
 
 @pytest.mark.parametrize("beam_size", [1, 2, 3, 7])
 @pytest.mark.parametrize("length_penalty", ALPHAS)
-def test_n_best_are_distinct_sorted_and_no_better_than_the_best_there_is(
-    model, make_rules, beam_size, length_penalty
-):
+def test_n_best_are_distinct_sorted_and_no_better_than_the_best_there_is(model, make_rules, beam_size, length_penalty):
     rules = make_rules()
     found = beam_search(model.step, model.init_state(), rules, beam_size, beam_size, length_penalty)
     for image, hypotheses in enumerate(found):

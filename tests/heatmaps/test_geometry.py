@@ -85,10 +85,14 @@ def test_brightness_as_weight_draws_the_photo_itself(shape, fit):
     inside = copy > 0
     if fit == "pad":  # cells across the photo's edge are mixed with the padding's grey
         cell = (box[2] - box[0]) / GRID
-        distance = np.minimum.reduce([
-            np.arange(shape[0])[None] + 0 * y, (shape[0] - 1 - np.arange(shape[0]))[None] + 0 * y,
-            np.arange(shape[1])[:, None] + 0 * x, (shape[1] - 1 - np.arange(shape[1]))[:, None] + 0 * x,
-        ])
+        distance = np.minimum.reduce(
+            [
+                np.arange(shape[0])[None] + 0 * y,
+                (shape[0] - 1 - np.arange(shape[0]))[None] + 0 * y,
+                np.arange(shape[1])[:, None] + 0 * x,
+                (shape[1] - 1 - np.arange(shape[1]))[:, None] + 0 * x,
+            ]
+        )
         inside &= distance > cell
     assert inside.any()
     assert np.corrcoef(copy[inside], values[inside])[0, 1] > 0.95

@@ -60,17 +60,13 @@ def test_equal_to_pycocoevalcap():
     except PermissionError:
         pytest.skip("pycocoevalcap's own tokenizer writes into its folder, which is read-only here")
     res = PTBTokenizer().tokenize({i: [{"caption": HYPOTHESES[i]}] for i in ids})
-    official = dict(
-        zip(["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"], Bleu(4).compute_score(gts, res, 0)[0], strict=True)
-    )
+    official = dict(zip(["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4"], Bleu(4).compute_score(gts, res, 0)[0], strict=True))
     official["METEOR"] = Meteor().compute_score(gts, res)[0]
     official["ROUGE-L"] = Rouge().compute_score(gts, res)[0]
     official["CIDEr"] = Cider().compute_score(gts, res)[0]
 
     scores = score(REFERENCES, HYPOTHESES)
-    assert scores.metrics() == pytest.approx(
-        {name: 100 * value for name, value in official.items()}, abs=1e-6
-    )
+    assert scores.metrics() == pytest.approx({name: 100 * value for name, value in official.items()}, abs=1e-6)
     assert scores.tokenizer.startswith("PTB")
     assert scores.meteor > 1
 

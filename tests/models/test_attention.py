@@ -148,6 +148,7 @@ def test_large_scores_stay_finite(attention):
     context, alpha = attention(1e6 * queries(2, 3), memory)
     assert context.isfinite().all()
     torch.testing.assert_close(alpha.sum(-1), torch.ones(2, 3, dtype=torch.float64))
+    assert not alpha[1, :, 1:].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -63,7 +63,7 @@ def train_once(encoder) -> None:
         (SMALL, {"output_stride": 32}, 32, 96),
         (SMALL, {"output_stride": 16}, 16, 96),
         (SMALL, {"output_stride": 8}, 8, 96),
-        (SMALL, {"layer": "layer3", "output_stride": 16}, 16, 48),
+        (SMALL, {"layer": "layer3", "output_stride": 16}, 16, 192),
         (SMALL, {"layer": "layer1.0"}, 4, 32),
         ("test_convnext", {}, 32, 64),
         ("test_convnext", {"output_stride": 16}, 16, 64),
@@ -396,7 +396,7 @@ class Trap:
 def test_a_file_with_code_is_refused_and_not_run(tmp_path):
     target = tmp_path / "was-run"
     torch.save({"conv1.weight": Trap(target)}, tmp_path / "bad.pth")
-    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Trap(target)))
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Trap(target), protocol=2))
     for name in ("bad.pth", "plain.pkl"):
         with pytest.raises(ValueError, match=f"{name}: not a file of weights that can be read safely"):
             build(weights=str(tmp_path / name))

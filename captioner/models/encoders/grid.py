@@ -76,11 +76,12 @@ class GridEncoder(Encoder):
 
         library, short_name = _find_network(name)
         file = find_weights(short_name, weights)
+        state = None if file is None else read_state_dict(file)
         build, cut = (_build_timm, _cut_timm) if library == "timm" else (_build_torchvision, _cut_torchvision)
         with torch.inference_mode(False), torch.enable_grad():  # the trial needs a graph, whoever loads a model
             network, own_mean, own_std = build(short_name, weights == "default", output_stride)
-            if file is not None:
-                load_by_name_or_order(network, read_state_dict(file), str(file))
+            if state is not None:
+                load_by_name_or_order(network, state, str(file))
             self.network = cut(network, layer).to(memory_format=torch.channels_last)  # several times faster on CPUs
             self.feature_dim = _try_out(self.network, name, output_stride)
         if weights == "package":
