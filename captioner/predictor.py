@@ -22,7 +22,7 @@ from captioner.decoding import Rules, beam_search
 from captioner.types import AttentionMaps, Memory
 
 SHIPPED_MODEL = Path(__file__).parent / "assets" / "flickr8k.safetensors"
-LENGTH_PENALTY = 0.8
+LENGTH_PENALTY = 0.7  # chosen on Flickr8k's dev split
 T = TypeVar("T", bound=ImageSource)
 
 
