@@ -73,10 +73,10 @@ class Readout(NamedTuple):
 class RecurrentDecoder(Decoder):
     """A decoder that moves word by word; subclasses give `embed`, `drive`, `advance` and `predict`.
 
-    `forward` embeds all words at once, advances only the rows that have words left, and projects to the
-    vocabulary once, after the loop, for the real words alone. Rows that have ended cost nothing when the
-    images are sorted by their longest caption and the captions of an image by length, longest first, as
-    `data.batches` does; any other order gives the same result.
+    `forward` embeds all real words at once, and projects them to the vocabulary at once, after the loop. Of the
+    (B, K) rows it advances, at each step, the smallest corner that holds all rows with words left: little more
+    than these when the images are sorted by their longest caption and the captions of an image by length,
+    longest first, as `data.batches` does; any other order gives the same result.
     """
 
     @abstractmethod
