@@ -116,6 +116,8 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> Bundle:
         CheckpointError: the file is missing, damaged, foreign or newer, or names what is not at hand.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: a folder; `captioner export` makes a model file of a training run")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file")
     try:

@@ -103,6 +103,7 @@ def evaluate(
             for item, hypotheses in zip(batch.items, found, strict=True):
                 captions[item.image_id] = special.decode(hypotheses[0].tokens)
             bar.advance(len(batch.items))
+    captions = {item.image_id: captions[item.image_id] for item in items}  # in the reader's order, not the batches'
     scores = score({item.image_id: item.captions for item in items}, captions)
     metrics = {
         **scores.to_dict(),

@@ -106,6 +106,11 @@ class Tokenizer:
             previous = index
         return aligned
 
+    def unknown_words(self, text: str) -> list[str]:
+        """The words of a text that have no id of their own, as they are spelt there."""
+        ids = self.encode(text)
+        return [word for word, where in self.align(text) if self.unk_id in ids[where]]
+
     def to_json(self) -> str:
         """All that makes this tokenizer, as JSON."""
         return self.backend.to_str()

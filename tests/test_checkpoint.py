@@ -306,9 +306,10 @@ def test_foreign_files(tmp_path):
     save_file({"w": torch.zeros(2)}, path, metadata={"captioner": "[]"})
     refused(path, path.read_bytes(), "damaged")
     refused(path, b"\x89PNG\r\n\x1a\n" + bytes(99), "damaged, or not a .safetensors file")
-    for missing in (tmp_path / "nothing.safetensors", tmp_path):
-        with pytest.raises(CheckpointError, match="no such model file"):
-            load_model(missing)
+    with pytest.raises(CheckpointError, match="no such model file"):
+        load_model(tmp_path / "nothing.safetensors")
+    with pytest.raises(CheckpointError, match="a folder; `captioner export`"):
+        load_model(tmp_path)
 
 
 def test_newer_format(bundle, tmp_path, monkeypatch):

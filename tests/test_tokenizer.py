@@ -215,3 +215,9 @@ def test_a_special_id_ends_a_word_of_pieces():
     a, b = tokenizer.encode("ab")
     assert tokenizer.words([a, b]) == ["ab"]
     assert tokenizer.words([a, tokenizer.eos_id, b]) == ["a", "b"]
+
+
+def test_unknown_words_are_named_as_spelt():
+    tokenizer = WordLevel(min_count=1).fit(["a red dog"])
+    assert tokenizer.unknown_words("A Zxqv dog, réd!") == ["zxqv", "réd"]
+    assert tokenizer.unknown_words("a dog") == []

@@ -31,7 +31,9 @@ def positive(text: str) -> int:
 def add_model_arguments(parser: argparse.ArgumentParser, batch_size: int = 16) -> None:
     """The model, and how to run it."""
     parser.add_argument(
-        "--model", metavar="M", help="a model file (.safetensors); default: the one that ships with captioner"
+        "--model",
+        metavar="M",
+        help="a model file (.safetensors, or a run's .ckpt); default: the one that ships with captioner",
     )
     parser.add_argument(
         "--beam-size", type=positive, default=5, metavar="K", help="prefixes the search keeps (default 5); 1 is greedy"

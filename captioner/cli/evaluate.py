@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="dev", help="the split to caption (default dev)")
     parser.add_argument("--output", required=True, metavar="DIR", help="the folder for metrics.json and captions.json")
-    parser.add_argument("--length-penalty", type=float, help="of the search (default: as `captioner caption`)")
+    parser.add_argument("--length-penalty", type=float, metavar="P", help="of the search; 0 is none (default 0.7)")
     add_model_arguments(parser)
 
 
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     for name, value in result.metrics.items():
         if isinstance(value, float):
             print(f"{name:<12}{value:>8.2f}")
+    print(f"{'images':<12}{result.metrics['num_scored']:>8}  ({args.split})")
     print(f"{'tokenizer':<12}{result.metrics['tokenizer']}")
     print(f"{folder / 'metrics.json'}, {folder / 'captions.json'}")
     return 0

@@ -37,11 +37,12 @@ def run(args: argparse.Namespace) -> int:
 
     if Path(args.output).suffix != ".safetensors":
         raise ValueError(f"--output {args.output}: the file's name must end in .safetensors")
-    bundle = load_model(find_checkpoint(Path(args.run)), args.trust)
+    checkpoint = find_checkpoint(Path(args.run))
+    bundle = load_model(checkpoint, args.trust)
     if args.fit:
         bundle.transform = replace(bundle.transform, fit=args.fit)
     save_model(bundle, args.output, args.dtype, args.include_encoder)
-    print(f"{args.output}: {Path(args.output).stat().st_size / 1e6:.1f} MB")
+    print(f"{args.output}: {Path(args.output).stat().st_size / 1e6:.1f} MB, from {checkpoint}")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
     results = model.stream(paths, args.beam_size, args.batch_size)
     if args.caption is not None:
         results = _looks(model, paths, args.caption)
+        unknown = ", ".join(map(repr, model.tokenizer.unknown_words(args.caption)))
+        if unknown:
+            print(f"captioner: the model does not know {unknown}: it reads the unknown word there", file=sys.stderr)
     with progress_bar("drawing", len(paths)) as bar:
         for path, result in results:
             try:

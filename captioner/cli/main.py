@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"captioner: error: {error}", file=sys.stderr)
+        is_about_file = isinstance(error, OSError) and error.filename is not None and error.strerror
+        reason = f"{error.filename}: {error.strerror}" if is_about_file else error
+        print(f"captioner: error: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("captioner: interrupted", file=sys.stderr)
@@ -55,7 +57,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"captioner {captioner.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary.capitalize() + ".")
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         if name == chosen:
             import_module(f"captioner.cli.{name}").add_arguments(command)
     return parser

@@ -122,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
+            parser_kwargs={"prog": "captioner train"},
         )
     except (ValueError, OSError, MisconfigurationException) as error:
         print(f"captioner: error: {error}", file=sys.stderr)

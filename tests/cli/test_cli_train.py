@@ -60,7 +60,8 @@ def test_export_of_the_folder_or_a_checkpoint(root, tmp_path, capsys, draw):
     for run, name in ((root / "run", "a"), (best, "b")):
         output = tmp_path / f"{name}.safetensors"
         assert main(["export", str(run), "--output", str(output), "--dtype", "float32"]) == 0
-        assert capsys.readouterr().out == f"{output}: {output.stat().st_size / 1e6:.1f} MB\n"
+        said = f"{output}: {output.stat().st_size / 1e6:.1f} MB, from {best}\n"
+        assert capsys.readouterr().out == said
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     exported, trained = load_model(tmp_path / "a.safetensors"), load_model(best)
     assert exported.provenance == trained.provenance
