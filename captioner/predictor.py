@@ -257,7 +257,8 @@ def _prefetch(
             return error
 
     source = iter(images)
-    with ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1)) as pool:
+    pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1))
+    try:
         batch = list(islice(source, batch_size))
         reading = [pool.submit(attempt, image) for image in batch]
         while batch:
@@ -265,6 +266,8 @@ def _prefetch(
             ready, batch = batch, list(islice(source, batch_size))
             reading = [pool.submit(attempt, image) for image in batch]
             yield ready, photos
+    finally:  # not waiting: a stream that is left half read is closed by the garbage collector, in whichever thread
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def find_device(name: str = "auto") -> torch.device:

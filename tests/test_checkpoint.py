@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 
 from captioner import checkpoint
 from captioner.checkpoint import CheckpointError, describe, load_model, rebuild, save_model
-from captioner.models import AdditiveAttention, Attention, Encoder, ShowAttendTell
+from captioner.models import AdditiveAttention, Attention, CaptionModel, Encoder, GridEncoder, ShowAttendTell
 from captioner.models.encoders.weights import PACKAGED, packaged_file
 from captioner.predictor import Captioner
 from captioner.tokenizer import BytePairs
@@ -370,3 +371,11 @@ def test_tensors_that_do_not_fit(bundle):
         rebuild(describe(bundle), {**state, name: torch.zeros(3)})
     with pytest.raises(CheckpointError, match="spare belongs to no part"):
         rebuild(describe(bundle), {**state, "spare": torch.zeros(3)})
+
+
+def test_random_weights_are_never_found_again(tmp_path, bundle):
+    state = torch.random.get_rng_state()
+    encoder = GridEncoder("timm/test_efficientnet", weights="none")
+    torch.random.set_rng_state(state)  # building it anew with the same random numbers would give the same weights
+    save_model(replace(bundle, model=CaptionModel(encoder, bundle.model.decoder)), tmp_path / "m.safetensors")
+    assert load_model(tmp_path / "m.safetensors").model.encoder.feature_dim == encoder.feature_dim

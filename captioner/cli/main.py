@@ -42,8 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError, RuntimeError) as error:
-        is_about_file = isinstance(error, OSError) and error.filename is not None and error.strerror
-        reason = f"{error.filename}: {error.strerror}" if is_about_file else error
+        reason = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            reason = f"{error.filename}: {error.strerror}"
         print(f"captioner: error: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
