@@ -6,9 +6,11 @@ accumulation and several processes can divide by the global number, not by a mea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -53,6 +55,7 @@ class LossSums:
         words: scalar, the number of words.
         doubly_stochastic: scalar, the sum over captions of the unweighted term (detached).
         captions: scalar, the number of captions that have words.
+        logs: scalars by name, means over the batch, that a loss wants to be seen besides (detached).
     """
 
     total: Tensor
@@ -61,6 +64,7 @@ class LossSums:
     words: Tensor
     doubly_stochastic: Tensor
     captions: Tensor
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class CaptionLoss(nn.Module):
@@ -100,7 +104,7 @@ class CaptionLoss(nn.Module):
         Returns:
             Sums, all 0 where the batch has no captions.
         """
-        logits, words = output.logits.float(), targets[output.mask]  # (N, V), (N,)
+        logits, words = _precise(output.logits), targets[output.mask]  # (N, V), (N,)
         smoothed = functional.cross_entropy(logits, words, reduction="sum", label_smoothing=self.label_smoothing)
         nll = smoothed.detach()
         if self.label_smoothing:
@@ -112,27 +116,99 @@ class CaptionLoss(nn.Module):
         count = num_words if scale.per == "word" else num_captions
         total, term = smoothed, smoothed.new_zeros(())
         if output.alpha is not None and self.doubly_stochastic:
-            term = doubly_stochastic_term(output.alpha, output.mask).sum()
+            terms = doubly_stochastic_term(output.alpha, output.mask, output.locations)  # (B, K)
+            term = terms.sum()
             weight = self.doubly_stochastic * scale.numerator
+            weighted = weight * terms
             if scale.over_locations:
-                weight = weight / output.alpha.shape[-1]
+                weighted = weighted / output.locations.sum(dim=-1, keepdim=True)
             # A mean over captions in a loss that is divided by words is weighted by words per caption: those of
             # this batch, so that with "mean" the term (not the likelihood) depends a little on how batches are cut.
-            total = total + weight * term * (count / num_captions.clamp(min=1))
+            total = total + weighted.sum() * (count / num_captions.clamp(min=1))
         return LossSums(total, count, nll, num_words, term.detach(), num_captions)
 
 
-def doubly_stochastic_term(alpha: Tensor, mask: Tensor) -> Tensor:
-    """sum_i (1 - sum_t alpha_ti)^2 for every caption; padded steps and missing captions add nothing.
+class HardAttentionLoss(CaptionLoss):
+    """`CaptionLoss`, and REINFORCE for locations that hard attention sampled (arXiv 1502.03044, section 4.1).
 
-    A padded location, which no word can attend to, adds the constant 1.
+    The gradient is equation 12's: of a caption's log-likelihood R given the locations s; of log p(s), weighted by
+    lambda_r (R - b); and of the attention's entropy, weighted by lambda_e. The baseline b is a moving average of R over
+    the batches before (equation 11). Where a batch used expected weights (see `HardAttention`) log p(s) is 0 and the
+    second part with it.
+
+    Logged: "reward" (R, the mean over captions), "baseline", "entropy" (of a word's weights, in nats).
+
+    Args:
+        doubly_stochastic: see `CaptionLoss`, like the two that follow.
+        scale: what lambda means, and what the whole loss is a mean over.
+        label_smoothing: probability given to all words alike; rewards are without.
+        reward_scale: lambda_r (the authors' code: 0.1).
+        entropy: lambda_e (the authors' code: 0.002).
+        baseline_decay: what b keeps of itself at each batch (the authors' code: 0.9).
+    """
+
+    baseline: Tensor
+
+    def __init__(
+        self,
+        doubly_stochastic: float = 1.0,
+        scale: Literal["paper", "authors", "mean"] = "mean",
+        label_smoothing: float = 0.0,
+        reward_scale: float = 0.1,
+        entropy: float = 0.002,
+        baseline_decay: float = 0.9,
+    ) -> None:
+        super().__init__(doubly_stochastic, scale, label_smoothing)
+        self.reward_scale = reward_scale
+        self.entropy = entropy
+        self.baseline_decay = baseline_decay
+        self.register_buffer("baseline", torch.zeros(()))
+
+    def forward(self, output: TeacherForced, targets: Tensor) -> LossSums:
+        """Add up a batch; in training mode the baseline moves.
+
+        Args:
+            output: what the decoder said; its extras hold "sample_log_prob" and "entropy".
+            targets: (B, K, T) the words it should have said.
+
+        Raises:
+            ValueError: the decoder's attention is not hard.
+        """
+        sums = super().forward(output, targets)
+        if "sample_log_prob" not in output.extras:
+            if not self.training:
+                return sums  # expected weights alone: there is nothing to reward
+            raise ValueError("this loss rewards sampled locations: give the decoder HardAttention, or use CaptionLoss")
+        log_probs = _precise(output.logits.detach()).log_softmax(-1)  # (N, V)
+        of_words = log_probs.gather(-1, targets[output.mask][:, None])[:, 0]  # (N,)
+        rewards = of_words.new_zeros(output.mask.shape).masked_scatter(output.mask, of_words).sum(-1)  # (B, K)
+        advantage = rewards - self.baseline
+        path = output.extras["sample_log_prob"].sum(-1)  # (B, K) log p(s)
+        entropy = output.extras["entropy"].sum()
+        reinforced = self.reward_scale * (advantage * path).sum() + self.entropy * entropy
+        logs = {"reward": rewards.sum() / sums.captions.clamp(min=1), "baseline": self.baseline.clone()}
+        logs["entropy"] = entropy.detach() / sums.words.clamp(min=1)
+        if self.training:
+            moved = self.baseline.lerp(logs["reward"].to(self.baseline.dtype), 1 - self.baseline_decay)
+            self.baseline.copy_(torch.where(sums.captions > 0, moved, self.baseline))  # no captions, no reward
+        return replace(sums, total=sums.total - reinforced, logs=logs)
+
+
+def doubly_stochastic_term(alpha: Tensor, mask: Tensor, locations: Tensor) -> Tensor:
+    """sum_i (1 - sum_t alpha_ti)^2 for every caption; padded steps, locations and missing captions add nothing.
 
     Args:
         alpha: (B, K, T, L) attention weights, 0 where a word is not real.
         mask: (B, K, T) where words are real.
+        locations: (B, L) where locations are real.
 
     Returns:
         (B, K).
     """
     attended = alpha.sum(dim=2)  # (B, K, L)
-    return (1 - attended).square().sum(-1) * mask.any(dim=-1)
+    return ((1 - attended).square() * locations[:, None]).sum(-1) * mask.any(dim=-1)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """In single precision at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

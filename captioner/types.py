@@ -7,9 +7,11 @@ belongs to the image is (B, L, ...), and nothing of the image is ever copied per
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # keeps `import captioner` and the command line's --help free of heavy imports
@@ -24,21 +26,53 @@ Step = Callable[["Tensor", State], tuple["Tensor", State]]
 """One word further: tokens (B, K) and a state to logits (B, K, V) and the next state."""
 
 
+class Kind(str, Enum):
+    """What the locations of a memory are."""
+
+    GRID = "grid"  # the cells of a CNN's last feature map
+    REGIONS = "regions"  # boxes that a detector found
+    WORDS = "words"  # the words of a sentence, in order
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of a memory's locations that are of one kind.
+
+    Attributes:
+        kind: what they are.
+        length: how many, padded ones included.
+        grid: (h, w) with h * w = length, row by row, for a grid.
+        boxes: (B, length, 4) for regions: x0, y0, x1, y1 as fractions of the rectangle that the encoder saw.
+    """
+
+    kind: Kind
+    length: int
+    grid: tuple[int, int] | None = None
+    boxes: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Memory:
-    """What a decoder looks at: L annotation vectors for each of B images.
+    """What a decoder looks at: L annotation vectors for each of B images (or sentences).
 
     Attributes:
         features: (B, L, D) annotation vectors.
         mask: (B, L) bool, True where a location is real; at least one per image is.
-        grid: (h, w) with h * w = L when the locations are the cells of a grid, row by row.
-        keys: (B, L, A) projected annotation vectors, once a decoder has prepared the memory.
+        parts: what the locations are, in order; their lengths add up to L.
+        keys: (B, L, A) what a query is compared with, once a decoder has prepared the memory; (B, N, L, A / N) for
+            attention of N heads.
+        summary: (B, G) what a decoder that needs the whole image at every step made of it, once.
+        values: likewise, what is averaged in place of the annotation vectors, for attention that projects these too.
+        sampled: scalar bool, for hard attention: whether this pass samples its locations.
     """
 
     features: Tensor
     mask: Tensor
-    grid: tuple[int, int] | None = None
+    parts: tuple[Part, ...]
     keys: Tensor | None = None
+    summary: Tensor | None = None
+    values: Tensor | None = None
+    sampled: Tensor | None = None
 
     @classmethod
     def from_grid(cls, grid: Tensor) -> Memory:
@@ -47,23 +81,63 @@ class Memory:
 
         features = grid.flatten(2).transpose(1, 2)  # (B, L, D)
         mask = torch.ones(features.shape[:2], dtype=torch.bool, device=grid.device)
-        return cls(features, mask, grid=(grid.shape[2], grid.shape[3]))
+        height, width = grid.shape[2:]
+        return cls(features, mask, (Part(Kind.GRID, height * width, grid=(height, width)),))
+
+    @classmethod
+    def from_regions(cls, features: Tensor, mask: Tensor, boxes: Tensor) -> Memory:
+        """A memory of (B, R, D) regions with their (B, R, 4) boxes, see `Part`; padded ones are not in `mask` (B, R)."""
+        return cls(features, mask, (Part(Kind.REGIONS, features.shape[1], boxes=boxes),))
+
+    @classmethod
+    def from_words(cls, features: Tensor, mask: Tensor) -> Memory:
+        """A memory of (B, S, D) words; padded ones are not in `mask` (B, S)."""
+        return cls(features, mask, (Part(Kind.WORDS, features.shape[1]),))
+
+    @classmethod
+    def concatenate(cls, memories: Sequence[Memory]) -> Memory:
+        """Several memories of the same images as one, part after part; none of them prepared, all of one D."""
+        import torch
+
+        return cls(
+            torch.cat([memory.features for memory in memories], dim=1),
+            torch.cat([memory.mask for memory in memories], dim=1),
+            tuple(part for memory in memories for part in memory.parts),
+        )
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of the parts."""
+        return tuple(part.kind for part in self.parts)
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """(h, w) where the memory is one grid and nothing else."""
+        return self.parts[0].grid if len(self.parts) == 1 else None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Memory:
+        """The same memory with every tensor of it changed that has a row per image."""
+
+        def maybe(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        return replace(
+            self,
+            features=change(self.features),
+            mask=change(self.mask),
+            parts=tuple(replace(part, boxes=maybe(part.boxes)) for part in self.parts),
+            keys=maybe(self.keys),
+            summary=maybe(self.summary),
+            values=maybe(self.values),
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Memory:
         """The same memory on another device."""
-        return replace(
-            self,
-            features=self.features.to(device, non_blocking=non_blocking),
-            mask=self.mask.to(device, non_blocking=non_blocking),
-            keys=None if self.keys is None else self.keys.to(device, non_blocking=non_blocking),
-        )
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def first(self, num_images: int) -> Memory:
         """The memory of the first images alone (views, no copies)."""
-        if num_images == len(self.features):
-            return self
-        keys = None if self.keys is None else self.keys[:num_images]
-        return replace(self, features=self.features[:num_images], mask=self.mask[:num_images], keys=keys)
+        return self if num_images == len(self.features) else self.map(lambda tensor: tensor[:num_images])
 
 
 class Attended(NamedTuple):
@@ -71,11 +145,16 @@ class Attended(NamedTuple):
 
     Attributes:
         context: (B, K, D) weighted mean of the annotation vectors.
-        alpha: (B, K, L) weights; rows sum to 1, padded locations get 0.
+        alpha: (B, K, L) weights; rows sum to 1 unless the attention says otherwise, padded locations get 0. None where
+            a decoder does not attend.
+        extras: more to know, by name, all (B, K, ...): "heads" (B, K, N, L) of several heads, whose mean `alpha` is;
+            "sentinel" (B, K), the weight of a sentinel, the rest of alpha's row; "sample_log_prob" and "entropy" (B, K) of
+            hard attention.
     """
 
     context: Tensor
-    alpha: Tensor
+    alpha: Tensor | None
+    extras: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class TeacherForced(NamedTuple):
@@ -86,11 +165,15 @@ class TeacherForced(NamedTuple):
         mask: (B, K, T) bool, True where a word is real; `logits` are in the order of `mask.nonzero()`.
         alpha: (B, K, T, L) attention weights, 0 where a word is not real; None for a decoder that
             does not attend.
+        extras: (B, K, T, ...) what else attention gave, by name (see `Attended`), 0 where a word is not real.
+        locations: (B, L) bool, True where a location is real.
     """
 
     logits: Tensor
     mask: Tensor
     alpha: Tensor | None
+    extras: Mapping[str, Tensor]
+    locations: Tensor
 
 
 class Hypothesis(NamedTuple):
@@ -123,37 +206,99 @@ class CaptionedImage:
     path: Path
     captions: tuple[str, ...] = ()
 
+    @property
+    def key(self) -> int | str:
+        """What names it in results."""
+        return self.image_id
+
+
+@dataclass(frozen=True)
+class TextPair:
+    """One sentence of a parallel text, with what it is to become.
+
+    Attributes:
+        key: what names it in results: its number in the file, unless the file has names.
+        text: the sentence to read, as written.
+        captions: reference outputs as written, any number.
+    """
+
+    key: int | str
+    text: str
+    captions: tuple[str, ...] = ()
+
+
+Item = CaptionedImage | TextPair
+"""What a reader gives: `key` and `captions` are what training and scoring need of either."""
+
 
 @dataclass(frozen=True)
 class Batch:
-    """B images with K captions each; images that have fewer captions have rows of length 0.
+    """B images (or sentences) with K captions each; those that have fewer captions have rows of length 0.
 
     Attributes:
-        source: (B, 3, S, S) uint8 pixels, or the memory that a feature cache holds for the images.
+        source: what the encoder takes, (B, 3, S, S) uint8 pixels or (B, S) int64 words of sentences; or memories that
+            were computed before, of a feature cache or a file of regions.
         tokens: (B, K, T + 1) int64: begin word, words, end word, then padding.
         lengths: (B, K) int64: the words to predict, end word included; 0 for a missing caption.
-        items: the B images as their reader gave them.
+        items: the B images or sentences as their reader gave them.
     """
 
     source: Tensor | Memory
     tokens: Tensor
     lengths: Tensor
-    items: list[CaptionedImage] = field(default_factory=list)
+    items: Sequence[Item] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Where a model looked in one photo, word by word.
+    """Where a model looked, word by word, in one part of its memory; one of the three kinds below.
 
     Attributes:
         words: T words, the end word left out.
-        alpha: (T, h, w) float32 weights over the grid's cells.
+        alpha: (T, ...) float32 weights of the part's locations.
+        heads: (T, N, ...) float32 weights of each of N heads, where there are several; `alpha` is their mean.
+        sentinel: (T,) float32 weight of the sentinel, where there is one: how little the word needed the memory.
+    """
+
+    words: tuple[str, ...]
+    alpha: np.ndarray
+    heads: np.ndarray | None = field(default=None, kw_only=True)
+    sentinel: np.ndarray | None = field(default=None, kw_only=True)
+
+
+@dataclass(frozen=True)
+class GridMaps(AttentionMaps):
+    """Where a model looked in a photo's grid: `alpha` (T, h, w), `heads` (T, N, h, w).
+
+    Attributes:
         image_size: (width, height) of the upright photo in pixels.
         grid_box: (x0, y0, x1, y1) the rectangle, in pixels of the upright photo, that the grid covers;
             it reaches past the photo's edges where the photo was padded.
     """
 
-    words: tuple[str, ...]
-    alpha: np.ndarray
     image_size: tuple[int, int]
     grid_box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class RegionMaps(AttentionMaps):
+    """Where a model looked among a photo's regions: `alpha` (T, R), `heads` (T, N, R).
+
+    Attributes:
+        image_size: (width, height) of the upright photo in pixels.
+        boxes: (R, 4) float32 x0, y0, x1, y1 of the regions, in pixels of the upright photo.
+    """
+
+    image_size: tuple[int, int]
+    boxes: np.ndarray
+
+
+@dataclass(frozen=True)
+class WordMaps(AttentionMaps):
+    """Where a model looked in a sentence, its alignment: `alpha` (T, S), `heads` (T, N, S).
+
+    Attributes:
+        source_words: the S words that were read.
+    """
+
+    source_words: tuple[str, ...]

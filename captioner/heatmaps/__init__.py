@@ -3,7 +3,17 @@
 from captioner.heatmaps.animation import animation, save_gif
 from captioner.heatmaps.export import export, read_maps
 from captioner.heatmaps.project import project
-from captioner.heatmaps.render import figure
+from captioner.heatmaps.render import comparison_figure, figure, heads_figure
 from captioner.heatmaps.stems import output_stems
 
-__all__ = ["animation", "export", "figure", "output_stems", "project", "read_maps", "save_gif"]
+__all__ = [
+    "animation",
+    "comparison_figure",
+    "export",
+    "figure",
+    "heads_figure",
+    "output_stems",
+    "project",
+    "read_maps",
+    "save_gif",
+]

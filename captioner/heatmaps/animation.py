@@ -6,21 +6,13 @@ from typing import BinaryIO
 
 from PIL import Image, ImageDraw
 
-from captioner.heatmaps.render import (
-    FAINT,
-    INK,
-    PAPER,
-    check,
-    draw_text,
-    drawn_size,
-    heat_panels,
-    resized,
-)
+from captioner.heatmaps.checks import check
+from captioner.heatmaps.heat import drawn_size, heat_panels, highest_weight, resized
+from captioner.heatmaps.layout import FAINT, INK, PAPER, SENTINEL, TRACK, draw_text, sentinel_bar
 from captioner.heatmaps.text import printable, text_width, wrap
-from captioner.types import AttentionMaps
+from captioner.types import AttentionMaps, WordMaps
 
 ACCENT = (245, 166, 35)
-TRACK = (226, 227, 231)
 MARGIN = 16
 HEADER = 44
 WORD_SIZE = 28
@@ -28,10 +20,11 @@ TEXT_SIZE = 17
 LINE = 26
 BAR = 4
 SPACE = 8
+SENTINEL_WIDTH = 110
 
 
 def animation(
-    photo: Image.Image,
+    photo: Image.Image | None,
     maps: AttentionMaps,
     smooth: bool = True,
     shared_scale: bool = False,
@@ -45,7 +38,7 @@ def animation(
     Args:
         photo: the upright photo, RGB.
         maps: T words and where the model looked for them.
-        smooth: Gaussian upsampling of the maps, or the grid's cells as they are.
+        smooth: Gaussian upsampling of the maps of a grid, or its cells as they are.
         shared_scale: one scale of colours for all frames instead of one for each.
         side: the photo is drawn with the area of a square of this many pixels.
 
@@ -53,9 +46,11 @@ def animation(
         T RGB pictures of one size; the photo alone when there are no words.
 
     Raises:
-        ValueError: for maps that are not of this photo.
+        ValueError: for maps that are not of this photo, or of a sentence.
     """
     check(photo, maps)
+    if photo is None or isinstance(maps, WordMaps):
+        raise ValueError("the maps of a sentence have no animation; draw their figure")
     picture = resized(photo, drawn_size(photo, side))
     if not maps.words:
         return [picture]
@@ -65,10 +60,16 @@ def animation(
     bar_y = HEADER + picture.height + 10
     height = bar_y + BAR + 8 + len(lines) * LINE + MARGIN // 2
     frames = []
-    for i, panel in enumerate(heat_panels(picture, maps, smooth, shared_scale)):
+    highest = highest_weight(maps, picture.size, smooth) if shared_scale else None
+    for i, panel in enumerate(heat_panels(picture, maps, smooth, highest)):
         frame = Image.new("RGB", (width, height), PAPER)
         draw = ImageDraw.Draw(frame)
-        draw_text(draw, (MARGIN, 4), words[i], WORD_SIZE, width - 2 * MARGIN)
+        room = width - 2 * MARGIN
+        if maps.sentinel is not None:
+            room -= SENTINEL_WIDTH + SPACE
+            bar = sentinel_bar(float(maps.sentinel[i]), 13, SENTINEL_WIDTH)
+            frame.paste(bar, (width - MARGIN - SENTINEL_WIDTH, HEADER - bar.height - 8))
+        draw_text(draw, (MARGIN, 4), words[i], WORD_SIZE, room)
         frame.paste(panel, ((width - picture.width) // 2, HEADER))
         _draw_bar(draw, bar_y, width - 2 * MARGIN, i, len(words))
         _draw_caption(draw, bar_y + BAR + 8, lines, i, width - 2 * MARGIN)
@@ -114,7 +115,7 @@ def save_gif(frames: list[Image.Image], file: BinaryIO, milliseconds: int = 700)
 
 def _with_palette(frame: Image.Image) -> Image.Image:
     """The frame in 256 colours: those it uses most, and exact ones for what is drawn around the photo."""
-    drawn = [PAPER, INK, FAINT, ACCENT, TRACK]
+    drawn = [PAPER, INK, FAINT, ACCENT, TRACK, SENTINEL]
     own = frame.quantize(256 - len(drawn), method=Image.Quantize.MEDIANCUT)
     colours = [*(own.getpalette("RGB") or []), *(channel for colour in drawn for channel in colour)]
     palette = Image.new("P", (1, 1))

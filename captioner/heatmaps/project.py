@@ -1,6 +1,6 @@
-"""From the cells of an attention grid to the pixels of the upright photo.
+"""From the cells of an attention grid, or the boxes of regions, to the pixels of the upright photo.
 
-A map is a density: cell (i, j) holds `alpha[i, j]`, spread evenly over the rectangle that the cell covers
+A grid's map is a density: cell (i, j) holds `alpha[i, j]`, spread evenly over the rectangle that the cell covers
 in the photo and, when smooth, blurred by a Gaussian. A pixel gets the mean density over its own area. Both
 steps are separable and linear, so a projection is two small matrices around `alpha`: exact at any size, no
 blurring of large pictures, and no weight is lost where a pixel is larger than a cell.
@@ -62,6 +62,31 @@ def peak(alpha: np.ndarray, smooth: bool = True) -> float:
         return float(alpha.max())
     height, width = 8 * alpha.shape[0], 8 * alpha.shape[1]
     return float(project(alpha, (0, 0, width, height), (width, height)).max())
+
+
+def project_regions(alpha: np.ndarray, boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """The weight that each pixel of the photo carries: that of all boxes that cover it, added up.
+
+    A pixel on a box's edge takes the share of the weight that the box covers of the pixel.
+
+    Args:
+        alpha: (R,) weights of the regions.
+        boxes: (R, 4) x0, y0, x1, y1 in pixels of the picture to project on; what lies beyond it is cut off.
+        image_size: (width, height) of that picture.
+
+    Returns:
+        (height, width) float32.
+    """
+    width, height = image_size
+    rows = _covered(height, boxes[:, 1], boxes[:, 3])  # (height, R)
+    columns = _covered(width, boxes[:, 0], boxes[:, 2])  # (width, R)
+    return (rows * alpha.astype(np.float32)) @ columns.T  # (height, width)
+
+
+def _covered(num_pixels: int, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """The share of each pixel of one axis that lies between the starts (R,) and stops (R,): (num_pixels, R) float32."""
+    pixel = np.arange(num_pixels)[:, None]
+    return (np.minimum(stop, pixel + 1) - np.maximum(start, pixel)).clip(0, 1).astype(np.float32)
 
 
 def _pixel_weights(num_pixels: int, num_cells: int, start: float, stop: float, smooth: bool) -> np.ndarray:

@@ -1,126 +1,58 @@
-"""Attention as a figure: the photo, then one panel a word."""
+"""Attention as figures: of one caption, of each of several heads, of several models side by side."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from captioner.heatmaps.project import peak, project
-from captioner.heatmaps.text import fit, font_for, printable, text_width, wrap
-from captioner.types import AttentionMaps
-
-PAPER = (255, 255, 255)
-INK = (28, 28, 32)
-FAINT = (134, 136, 144)
-
-HEAT = np.array(  # black, violet, red, orange, pale yellow: lightness rises evenly
-    [
-        (0, 0, 4),
-        (40, 11, 84),
-        (101, 21, 110),
-        (159, 42, 99),
-        (212, 72, 66),
-        (245, 125, 21),
-        (250, 193, 39),
-        (252, 255, 164),
-    ],
-    dtype=np.float32,
+from captioner.heatmaps.alignment import cell_size, highest_cell, matrix
+from captioner.heatmaps.checks import check
+from captioner.heatmaps.heat import colours, drawn_size, heat_of, heat_panels, heated, highest_weight, resized
+from captioner.heatmaps.layout import (
+    beside,
+    blank,
+    flowing,
+    line,
+    page,
+    paragraph,
+    scale,
+    sentinel_bar,
+    stacked,
 )
+from captioner.heatmaps.text import printable, text_width
+from captioner.types import AttentionMaps, WordMaps
 
-MOST_STRETCHED = 4
-"""Panels keep the photo's shape and their area, until a side is this many times a square panel's."""
+WIDEST = 1900
+"""Captions whose panels would make a row wider than this many pixels go on below."""
 
-
-def check(photo: Image.Image, maps: AttentionMaps) -> None:
-    """Refuse maps that do not belong to the photo or are damaged.
-
-    Raises:
-        ValueError: where sizes disagree or a weight is not a finite number.
-    """
-    if photo.size != tuple(maps.image_size):
-        raise ValueError(
-            f"the photo is {photo.size[0]}x{photo.size[1]} but the maps are of {tuple(maps.image_size)}; "
-            "draw them on the upright photo at its full size"
-        )
-    if maps.alpha.ndim != 3 or len(maps.alpha) != len(maps.words):
-        raise ValueError(f"alpha has shape {maps.alpha.shape}; {len(maps.words)} words need ({len(maps.words)}, h, w)")
-    if not np.isfinite(maps.alpha).all():
-        raise ValueError("alpha holds weights that are not finite numbers; the model's weights may be broken")
-
-
-def drawn_size(photo: Image.Image, side: int) -> tuple[int, int]:
-    """The size (width, height) at which to draw a photo: its own shape, the area of a square of `side`."""
-    shape = math.sqrt(photo.width / photo.height)
-    shape = min(max(shape, 1 / MOST_STRETCHED), MOST_STRETCHED)  # very long photos: the long side decides
-    if photo.width >= photo.height:
-        width = side * shape
-        return round(width), max(1, round(width * photo.height / photo.width))
-    height = side / shape
-    return max(1, round(height * photo.width / photo.height)), round(height)
-
-
-def resized(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The photo in RGB at a size for drawing; photos of tens of megapixels are reduced cheaply first."""
-    return photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0).convert("RGB")
-
-
-def heat_panels(picture: Image.Image, maps: AttentionMaps, smooth: bool, shared_scale: bool) -> list[Image.Image]:
-    """One picture a word: the photo in dark grey, glowing where the model looked.
-
-    What lies outside the grid's box, which the model never saw, is darker still.
-
-    Args:
-        picture: the photo at drawing size.
-        maps: T maps of the photo at its own size.
-        smooth: see `project`.
-        shared_scale: the brightest colour is the highest weight of all maps, so that panels can be compared
-            with one another; otherwise of each map alone, as in the paper, so that each map can be read.
-    """
-    scale_x, scale_y = (drawn / own for drawn, own in zip(picture.size, maps.image_size, strict=True))
-    x0, y0, x1, y1 = maps.grid_box
-    box = (x0 * scale_x, y0 * scale_y, x1 * scale_x, y1 * scale_y)
-    peaks = [peak(alpha, smooth) for alpha in maps.alpha]
-    if shared_scale:
-        peaks = [max(peaks, default=0)] * len(peaks)
-    seen = project(np.ones(maps.alpha.shape[1:]), box, picture.size, smooth=False)
-    panels = []
-    for alpha, most in zip(maps.alpha, peaks, strict=True):
-        weight = project(alpha, box, picture.size, smooth)
-        panels.append(_heated(picture, weight / most if most > 0 else weight, seen))
-    return panels
-
-
-def _heated(picture: Image.Image, weight: np.ndarray, seen: np.ndarray) -> Image.Image:
-    """The picture under a weight (H, W) from 0 to 1; details stay visible where it is hot."""
-    weight = weight.clip(0, 1)
-    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None] / 255  # (H, W, 1)
-    stops = np.linspace(0, 1, len(HEAT))
-    heat = np.stack([np.interp(weight, stops, channel) for channel in HEAT.T], axis=-1)  # (H, W, 3)
-    opacity = weight[..., None] ** 0.6  # so that the weak weights show too
-    cold = grey * (60 + 90 * seen[..., None])
-    pixels = (1 - opacity) * cold + opacity * heat * (0.68 + 0.32 * grey)
-    return Image.fromarray(pixels.round().astype(np.uint8))
+NARROWEST_TITLE = 420
+GAP = 8
 
 
 def figure(
-    photo: Image.Image,
+    photo: Image.Image | None,
     maps: AttentionMaps,
     caption: str | None = None,
     smooth: bool = True,
     shared_scale: bool = False,
     side: int = 256,
 ) -> Image.Image:
-    """The photo, then one panel a word, with the caption above, as in the paper's figures.
+    """The photo, then one panel a word, with the caption above; for the maps of a sentence, a matrix.
+
+    Where there is a sentinel, a bar over each panel (or beside each row) says how little the word needed the memory.
 
     Args:
-        photo: the upright photo, RGB.
-        maps: where the model looked in it; with no words the figure is the photo alone.
+        photo: the upright photo, RGB; None for the maps of a sentence.
+        maps: where the model looked; with no words the figure is the photo alone.
         caption: the title; the words of the maps where None.
-        smooth: Gaussian upsampling of the maps, or the grid's cells as they are.
-        shared_scale: one scale of colours for all panels instead of one for each (see `heat_panels`).
-        side: panels have the area of a square of this many pixels.
+        smooth: Gaussian upsampling of the maps of a grid, or its cells as they are.
+        shared_scale: one scale of colours for all panels instead of one for each (see `heat_panels`); a matrix always
+            has one.
+        side: panels have the area of a square of this many pixels, a matrix is about two and a half times as wide.
 
     Returns:
         an RGB picture.
@@ -129,57 +61,204 @@ def figure(
         ValueError: for maps that are not of this photo.
     """
     check(photo, maps)
-    picture = resized(photo, drawn_size(photo, side))
-    panels = [picture, *heat_panels(picture, maps, smooth, shared_scale)]
-    labels = ["", *(printable(word) for word in maps.words)]
     unit = side / 256
-    gap, margin, label_height = round(14 * unit), round(24 * unit), round(28 * unit)
-    column = max(picture.width, round(96 * unit))  # very narrow photos leave room for their word
-    row = label_height + picture.height
-    num_columns = _num_columns(len(panels), column + gap, row + gap)
-    num_rows = math.ceil(len(panels) / num_columns)
+    highest: float | None
+    if isinstance(maps, WordMaps):
+        cell = cell_size(maps, side * 5 // 2, smallest=14, largest=round(40 * unit))
+        body, highest = matrix(maps, cell), highest_cell(maps)
+        gradient = _matrix_gradient(unit)
+    else:
+        assert photo is not None
+        body, highest = _word_panels(photo, maps, smooth, shared_scale, side)
+        gradient = _photo_gradient(unit)
+    foot = [scale(gradient, highest, round(13 * unit))] if maps.words else []
+    return _titled([body, *foot], _title(maps, caption), unit)
 
-    title_size = round(25 * unit)
-    title = printable(" ".join(maps.words) if caption is None else caption)
-    width = max(2 * margin + num_columns * (column + gap) - gap, round(420 * unit) if title else 0)
-    lines = wrap(title.split(), title_size, width - 2 * margin, text_width(" ", title_size))
-    line_height = round(title_size * 1.35)
-    top = margin + (len(lines) * line_height + round(6 * unit) if lines else 0)
+
+def heads_figure(
+    photo: Image.Image | None,
+    maps: AttentionMaps,
+    caption: str | None = None,
+    labels: Sequence[str] | None = None,
+    smooth: bool = True,
+    shared_scale: bool = False,
+) -> Image.Image:
+    """What each head looked at: a row of panels for each, or a matrix for the maps of a sentence.
+
+    Args:
+        photo: see `figure`.
+        maps: maps with their N heads.
+        caption: see `figure`.
+        labels: the names of the heads; "head 1" to "head N" where None.
+        smooth: see `figure`.
+        shared_scale: see `figure`.
+
+    Raises:
+        ValueError: for maps without heads, or of another number of labels, or not of this photo.
+    """
+    check(photo, maps)
+    if maps.heads is None or not maps.heads.shape[1]:
+        raise ValueError("the maps hold no heads; draw them with `figure`")
+    num_heads = maps.heads.shape[1]
+    names = [f"head {i + 1}" for i in range(num_heads)] if labels is None else labels
+    if len(names) != num_heads:
+        raise ValueError(f"{len(names)} labels for {num_heads} heads; give one for each")
+    rows = [(name, replace(maps, alpha=maps.heads[:, i], heads=None, sentinel=None)) for i, name in enumerate(names)]
+    return _rows_figure(photo, rows, _title(maps, caption), smooth, shared_scale)
+
+
+def comparison_figure(
+    photo: Image.Image | None,
+    rows: Sequence[tuple[str, AttentionMaps]],
+    caption: str | None = None,
+    smooth: bool = True,
+    shared_scale: bool = False,
+) -> Image.Image:
+    """Where several models looked for the same words: a row of panels for each, or a matrix for sentences.
+
+    Args:
+        photo: see `figure`.
+        rows: the name of each model with its maps.
+        caption: see `figure`.
+        smooth: see `figure`.
+        shared_scale: see `figure`; to be used where the memories are the same, for a small cell holds less.
+
+    Raises:
+        ValueError: for maps of different words, of sentences beside photos, or not of this photo.
+    """
+    if not rows:
+        raise ValueError("there is nothing to compare; give at least one model's maps")
+    words = rows[0][1].words
+    for name, maps in rows:
+        check(photo, maps)
+        if maps.words != words:
+            raise ValueError(f"{name!r} has the words {maps.words}, {rows[0][0]!r} has {words}; compare the same words")
+        if isinstance(maps, WordMaps) != isinstance(rows[0][1], WordMaps):
+            raise ValueError(f"{name!r} and {rows[0][0]!r} looked at a sentence and at a photo; compare them apart")
+    return _rows_figure(photo, rows, _title(rows[0][1], caption), smooth, shared_scale)
+
+
+def _title(maps: AttentionMaps, caption: str | None) -> str:
+    return printable(" ".join(maps.words) if caption is None else caption)
+
+
+def _titled(pieces: Sequence[Image.Image], title: str, unit: float) -> Image.Image:
+    """A page of pieces under a title, as wide as the widest of them."""
+    width = max(round(NARROWEST_TITLE * unit), *(piece.width for piece in pieces))
+    return page([*_heading(title, width, unit), *pieces], margin=round(24 * unit), gap=round(14 * unit))
+
+
+def _heading(title: str, width: int, unit: float) -> list[Image.Image]:
+    """The title in large letters, smaller where it would take more than two lines; nothing for an empty one."""
+    large = text_width(title, round(25 * unit)) < 2 * width
+    return [paragraph(title, round((25 if large else 18) * unit), width)] if title else []
+
+
+def _word_panels(
+    photo: Image.Image, maps: AttentionMaps, smooth: bool, shared_scale: bool, side: int
+) -> tuple[Image.Image, float | None]:
+    """The photo and one panel a word, and the weight of the brightest colour where that is one for all."""
+    unit = side / 256
+    picture = resized(photo, drawn_size(photo, side))
+    shared = shared_scale or len(maps.words) == 1
+    highest = highest_weight(maps, picture.size, smooth) if shared else None
+    panels = heat_panels(picture, maps, smooth, highest)
+    heat_of(maps, picture.size, smooth).mark_all(picture)
     if not maps.words:
-        top -= label_height  # no labels, no room for them
-    canvas = Image.new("RGB", (width, top + num_rows * (row + gap) - gap + margin), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    for i, line in enumerate(lines):
-        draw_text(draw, (margin, margin + i * line_height), " ".join(line), title_size, width - 2 * margin)
-    for i, (panel, label) in enumerate(zip(panels, labels, strict=True)):
-        x = margin + i % num_columns * (column + gap)
-        y = top + i // num_columns * (row + gap)
-        draw_text(draw, (x, y + round(3 * unit)), label, round(18 * unit), column)
-        canvas.paste(panel, (x, y + label_height))
-    return canvas
+        return picture, None
+    width = max(picture.width, round(96 * unit))  # very narrow photos leave room for their word
+    heads = [line(word, round(18 * unit), width) for word in maps.words]
+    if maps.sentinel is not None:
+        bars = [sentinel_bar(float(weight), round(13 * unit), width) for weight in maps.sentinel]
+        heads = [stacked(pair) for pair in zip(heads, bars, strict=True)]
+    gap = round(4 * unit)
+    cells = [stacked([head, panel], gap) for head, panel in zip(heads, panels, strict=True)]
+    original = stacked([blank(width, heads[0].height), picture], gap)
+    return flowing([original, *cells], gap=round(16 * unit)), highest
 
 
-def draw_text(
-    draw: ImageDraw.ImageDraw,
-    place: tuple[float, float],
-    text: str,
-    size: int,
-    width: float,
-    colour: tuple[int, int, int] = INK,
-) -> None:
-    """Draw one printable line with its baseline at a size's usual height, made to fit into `width` pixels."""
-    text, fitted = fit(text, size, width, smallest=max(9, size * 2 // 3))
-    x, y = place
-    draw.text((x, y + size), text, fill=colour, font=font_for(text, fitted), anchor="ls")
+def _rows_figure(
+    photo: Image.Image | None,
+    rows: Sequence[tuple[str, AttentionMaps]],
+    title: str,
+    smooth: bool,
+    shared_scale: bool,
+) -> Image.Image:
+    """A page with all rows: of panels on the photo, or one matrix for each."""
+    sentences = [(name, maps) for name, maps in rows if isinstance(maps, WordMaps)]
+    if sentences:
+        body, highest = _matrices(sentences, shared_scale)
+        return _titled([body, scale(_matrix_gradient(1), highest, 13)], title, unit=1)
+    assert photo is not None
+    picture = resized(photo, drawn_size(photo, 120))
+    names = [line(name, 15, _widest([name for name, _ in rows], 15, 180), align=1) for name, _ in rows]
+    tables, highest = _tables(picture, names, [maps for _, maps in rows], smooth, shared_scale)
+    width = max(NARROWEST_TITLE, tables[0].width - names[0].width - picture.width - 2 * GAP)
+    original = [blank(names[0].width, 1), picture, *_heading(title, width, unit=1)]
+    foot = scale(_photo_gradient(1), highest, 13)
+    return page([beside(original, GAP, align=0.5), *tables, foot], margin=24, gap=22)
 
 
-def _num_columns(num_panels: int, column: int, row: int) -> int:
-    """The layout nearest to a page of 17 by 10 that leaves few places empty."""
+def _tables(
+    picture: Image.Image,
+    names: Sequence[Image.Image],
+    rows: Sequence[AttentionMaps],
+    smooth: bool,
+    shared_scale: bool,
+) -> tuple[list[Image.Image], float | None]:
+    """A table with a row for each of `rows` and a column a word, in as many parts as keep it from being too wide."""
+    highest = max(highest_weight(maps, picture.size, smooth) for maps in rows) if shared_scale else None
+    width = max(picture.width, 64)
+    heads = [line(word, 15, width) for word in rows[0].words]
+    cells = [_row_cells(picture, maps, smooth, highest, width) for maps in rows]
+    num_parts = max(1, math.ceil(len(heads) * (width + GAP) / WIDEST))
+    length = max(1, math.ceil(len(heads) / num_parts))
+    tables = []
+    for start in range(0, max(1, len(heads)), length):
+        part = slice(start, start + length)
+        head = beside([blank(names[0].width, 1), *heads[part]], GAP)
+        body = [beside([name, *row[part]], GAP, align=0.5) for name, row in zip(names, cells, strict=True)]
+        tables.append(stacked([stacked([head, body[0]], gap=2), *body[1:]], GAP))
+    return tables, highest
 
-    def badness(num_columns: int) -> float:
-        num_rows = math.ceil(num_panels / num_columns)
-        shape = num_columns * column / (num_rows * row)
-        empty = num_columns * num_rows / num_panels - 1
-        return abs(math.log(shape / 1.7)) + 2 * empty
 
-    return min(range(1, num_panels + 1), key=badness)
+def _widest(texts: Sequence[str], size: int, most: int) -> int:
+    """The width in pixels of the widest text, at most `most`."""
+    return min(max(math.ceil(text_width(printable(text), size)) for text in texts), most)
+
+
+def _row_cells(
+    picture: Image.Image, maps: AttentionMaps, smooth: bool, highest: float | None, width: int
+) -> list[Image.Image]:
+    """The panels of one row, under the bars of their sentinel where there is one."""
+    cells = [stacked([blank(width, 1), panel]) for panel in heat_panels(picture, maps, smooth, highest)]
+    if maps.sentinel is None:
+        return cells
+    bars = [sentinel_bar(float(weight), 11, width) for weight in maps.sentinel]
+    return [stacked(pair, gap=3) for pair in zip(bars, cells, strict=True)]
+
+
+def _matrices(rows: Sequence[tuple[str, WordMaps]], shared_scale: bool) -> tuple[Image.Image, float | None]:
+    """One matrix for each row, under its name, and the weight of the brightest colour where that is one for all."""
+    highest = max(highest_cell(maps) for _, maps in rows) if shared_scale or len(rows) == 1 else None
+    pieces = []
+    for name, maps in rows:
+        picture = matrix(maps, cell_size(maps, side=260, smallest=4, largest=24), highest)
+        pieces.append(stacked([line(name, 15, max(picture.width, 64)), picture], gap=4))
+    return flowing(pieces, gap=24), highest
+
+
+def _photo_gradient(unit: float) -> Image.Image:
+    """The colours of a panel, from 0 to its brightest, on a grey photo."""
+    weight = _ramp(unit)
+    return heated(Image.new("RGB", weight.shape[::-1], (128, 128, 128)), weight, np.ones_like(weight))
+
+
+def _matrix_gradient(unit: float) -> Image.Image:
+    """The colours of a matrix, from 0 to its brightest."""
+    return Image.fromarray(colours(_ramp(unit)).round().astype(np.uint8))
+
+
+def _ramp(unit: float) -> np.ndarray:
+    """Weights from 0 at the left to 1 at the right, in the size of a page's scale: (H, W)."""
+    return np.tile(np.linspace(0, 1, round(120 * unit)), (max(3, round(10 * unit)), 1))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, takewhile
 from pathlib import Path
 
-SUFFIXES = (".png", ".gif", ".npz", ".json")
+SUFFIXES = (".png", ".heads.png", ".gif", ".npz", ".json")
 
 
 def output_stems(paths: Sequence[str | Path], output: Path) -> list[Path]:

@@ -1,8 +1,9 @@
-"""The four files of a photo, and where they go."""
+"""The files of a photo or a sentence, and where they go."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,14 @@ import pytest
 from PIL import Image
 
 from captioner.heatmaps import export, output_stems, read_maps
-from captioner.types import AttentionMaps
+from captioner.types import AttentionMaps, GridMaps, RegionMaps, WordMaps
 
 WORDS = ("a", "naïve", "猫")
 
 
-def make_maps(words: tuple[str, ...] = WORDS) -> AttentionMaps:
+def make_maps(words: tuple[str, ...] = WORDS) -> GridMaps:
     alpha = np.random.default_rng(0).dirichlet(np.ones(12), len(words)).reshape(-1, 3, 4).astype(np.float32)
-    return AttentionMaps(words, alpha, (64, 48), (8.5, 0.0, 56.5, 48.0))
+    return GridMaps(words, alpha, (64, 48), (8.5, 0.0, 56.5, 48.0))
 
 
 def write(stem: Path, maps: AttentionMaps) -> list[Path]:
@@ -37,7 +38,8 @@ def test_arrays_and_json_hold_the_maps(tmp_path, words):
     maps = make_maps(words)
     _, gif, npz, text = write(tmp_path / "photo", maps)
     with np.load(npz, allow_pickle=False) as arrays:
-        assert set(arrays) == {"alpha", "words", "image_size", "grid_box"}
+        assert set(arrays) == {"kind", "alpha", "words", "image_size", "grid_box"}
+        assert arrays["kind"].item() == "grid"
         assert arrays["alpha"].dtype == np.float32
         np.testing.assert_array_equal(arrays["alpha"], maps.alpha)
         assert arrays["words"].dtype.kind == "U"
@@ -46,7 +48,7 @@ def test_arrays_and_json_hold_the_maps(tmp_path, words):
         assert arrays["image_size"].tolist() == [64, 48]
         assert arrays["grid_box"].tolist() == [8.5, 0, 56.5, 48]
     read = json.loads(text.read_text(encoding="utf-8"))
-    assert set(read) == {"caption", "words", "image_size", "grid_box", "grid", "alpha"}
+    assert set(read) == {"caption", "kind", "words", "image_size", "grid_box", "grid", "alpha"}
     assert read["caption"] == " ".join(words)
     assert read["words"] == list(words)
     assert (read["image_size"], read["grid_box"], read["grid"]) == ([64, 48], [8.5, 0, 56.5, 48], [3, 4])
@@ -55,11 +57,98 @@ def test_arrays_and_json_hold_the_maps(tmp_path, words):
         assert image.n_frames == max(1, len(words))
 
 
-def test_maps_survive_the_round_trip(tmp_path):
+def kinds(num_words: int = 3, num_heads: int | None = None, sentinel: bool = False) -> list[AttentionMaps]:
+    """Maps of every kind."""
+    rng = np.random.default_rng(0)
+    words = WORDS[:num_words]
+    size, box = (64, 48), (8.5, 0.0, 56.5, 48.0)
+    boxes = np.array([(0, 0, 20, 20), (30.25, 10.5, 64, 48)], dtype=np.float32)
+
+    def weights(*places: int) -> tuple[np.ndarray, np.ndarray | None]:
+        heads = rng.random((num_words, num_heads or 1, *places), dtype=np.float32)
+        return heads.mean(axis=1), heads if num_heads else None
+
+    rest = rng.random(num_words, dtype=np.float32) if sentinel else None
+    (grid, grid_heads), (regions, region_heads), (source, source_heads) = weights(3, 4), weights(2), weights(5)
+    return [
+        GridMaps(words, grid, size, box, heads=grid_heads, sentinel=rest),
+        RegionMaps(words, regions, size, boxes, heads=region_heads, sentinel=rest),
+        WordMaps(words, source, ("ein", "кот", '"', "", "."), heads=source_heads, sentinel=rest),
+    ]
+
+
+def export_any(maps: AttentionMaps, stem: Path) -> list[Path]:
+    photo = None if isinstance(maps, WordMaps) else Image.new("RGB", (64, 48), "teal")
+    return export(photo, maps, stem, caption=" ".join(maps.words))
+
+
+def assert_same(read: AttentionMaps, maps: AttentionMaps) -> None:
+    assert type(read) is type(maps)
+    for field in fields(maps):
+        np.testing.assert_array_equal(getattr(read, field.name), getattr(maps, field.name))
+        assert type(getattr(read, field.name)) is type(getattr(maps, field.name))
+
+
+@pytest.mark.parametrize(
+    ("num_words", "num_heads", "sentinel"),
+    [(0, 2, True), (0, None, False), (1, None, True), (3, 1, False), (3, 2, True)],
+)
+def test_maps_of_every_kind_survive_the_round_trip(tmp_path, num_words, num_heads, sentinel):
+    for maps in kinds(num_words, num_heads, sentinel):
+        export_any(maps, tmp_path / "photo")
+        assert_same(read_maps(tmp_path / "photo.npz"), maps)
+
+
+def test_the_json_of_every_kind_holds_all_of_it(tmp_path):
+    for maps in kinds(num_heads=2, sentinel=True):
+        *_, path = export_any(maps, tmp_path / "photo")
+        read = json.loads(path.read_text(encoding="utf-8"))
+        assert read.pop("caption") == " ".join(WORDS)
+        assert read.pop("kind") in ("grid", "regions", "words")
+        read.pop("grid", None)
+        assert set(read) == {field.name for field in fields(maps)}
+        for name in ("alpha", "heads", "sentinel"):
+            np.testing.assert_allclose(read.pop(name), getattr(maps, name), rtol=1e-5)
+        for name, value in read.items():
+            assert value == np.array(getattr(maps, name)).tolist(), name
+
+
+def test_the_json_has_a_line_for_each_row_of_weights(tmp_path):
+    maps = WordMaps(("a", "b"), np.array([[0.5, 0.25], [0.125, 1]], dtype=np.float32), ("x", "y"))
+    *_, path = export_any(maps, tmp_path / "photo")
+    assert path.read_text(encoding="utf-8").splitlines()[-5:] == [
+        '  "alpha": [',
+        "    [0.5, 0.25],",
+        "    [0.125, 1.0]",
+        "  ]",
+        "}",
+    ]
+
+
+def test_heads_are_a_picture_more_and_sentences_have_no_film(tmp_path):
+    suffixes = [
+        [path.name.removeprefix("x.y") for path in export_any(maps, tmp_path / "x.y")]
+        for maps in kinds(num_heads=2) + kinds()
+    ]
+    photos = [".png", ".gif", ".npz", ".json"]
+    with_heads = [".png", ".heads.png", *photos[1:]]
+    sentence, sentence_with_heads = [".png", ".npz", ".json"], [".png", ".heads.png", ".npz", ".json"]
+    assert suffixes == [with_heads, with_heads, sentence_with_heads, photos, photos, sentence]
+    with Image.open(tmp_path / "x.y.heads.png") as picture:
+        assert picture.width > 100
+
+
+def test_a_file_from_before_there_were_kinds_is_a_grid(tmp_path):
     maps = make_maps()
-    read = read_maps(write(tmp_path / "photo", maps)[2])
-    assert (read.words, read.image_size, read.grid_box) == (maps.words, maps.image_size, maps.grid_box)
-    np.testing.assert_array_equal(read.alpha, maps.alpha)
+    with (tmp_path / "old.npz").open("wb") as file:
+        np.savez_compressed(
+            file,
+            alpha=maps.alpha,
+            words=np.array(maps.words),
+            image_size=np.array(maps.image_size),
+            grid_box=np.array(maps.grid_box),
+        )
+    assert_same(read_maps(tmp_path / "old.npz"), maps)
 
 
 def test_a_foreign_file_is_refused_by_name(tmp_path):
@@ -68,7 +157,8 @@ def test_a_foreign_file_is_refused_by_name(tmp_path):
     (tmp_path / "empty.npz").touch()
     (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:100])
     np.save(tmp_path / "plain.npy", np.ones(3))
-    for name in ("other.npz", "text.npz", "empty.npz", "cut.npz", "plain.npy"):
+    np.savez(tmp_path / "newer.npz", kind="voxels", words=["a"], alpha=np.ones((1, 2)))
+    for name in ("newer.npz", "other.npz", "text.npz", "empty.npz", "cut.npz", "plain.npy"):
         with pytest.raises(ValueError, match=name):
             read_maps(tmp_path / name)
 
@@ -99,6 +189,7 @@ def test_a_word_that_is_no_unicode_does_not_stop_the_json(tmp_path):
     assert json.loads(files[3].read_text(encoding="utf-8"))["words"] == ["caf?"]
 
 
+SUFFIXES = (".png", ".heads.png", ".gif", ".npz", ".json")
 STEMS = [
     (["a/x.jpg", "a/y.jpg", "b/z.jpg"], ["x", "y", "z"]),
     (["a/x.jpg", "b/x.jpg", "b/y.jpg"], ["a/x", "b/x", "y"]),
@@ -127,6 +218,7 @@ def test_photos_of_one_stem_keep_their_folders_or_suffix(tmp_path, monkeypatch, 
         ["../x.jpg", "/x.jpg", "/tmp/x.jpg", "../../x.jpg", "~/x.jpg", "./x.jpg"],
         ["out/x.png", "out/x.jpg", "out/x.png.png", "x.png"],
         ["out/y.gif", "out/Z.PNG", "out/z.png.png"],
+        ["x.jpg", "x.heads.jpg", "out/y.heads.png", "y.jpg"],
     ],
 )
 def test_outputs_never_meet_one_another_nor_a_photo_nor_leave_their_folder(tmp_path, monkeypatch, paths):
@@ -135,7 +227,7 @@ def test_outputs_never_meet_one_another_nor_a_photo_nor_leave_their_folder(tmp_p
     monkeypatch.chdir(folder)
     output = folder / "out"
     stems = output_stems(paths, output)
-    files = [f"{stem}{suffix}".casefold() for stem in stems for suffix in (".png", ".gif", ".npz", ".json")]
+    files = [f"{stem}{suffix}".casefold() for stem in stems for suffix in SUFFIXES]
     assert len(set(files)) == len(files)
     photos = {str((folder / path).resolve()).casefold() for path in paths}
     assert photos.isdisjoint(files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from captioner.heatmaps.project import peak, project
+from captioner.heatmaps.project import peak, project, project_regions
 
 SIZES = [(640, 480), (480, 640), (300, 100), (100, 300), (3000, 60), (2, 2), (1, 1), (7, 5)]
 
@@ -124,3 +124,25 @@ def test_weights_that_are_no_grid_are_refused(alpha):
 def test_an_empty_box_is_refused():
     with pytest.raises(ValueError, match="empty"):
         project(np.ones((2, 2)), (5, 0, 5, 10), (10, 10))
+
+
+def test_a_pixel_carries_all_boxes_that_cover_it():
+    boxes = np.array([(2, 1, 6, 4), (4, 2, 9, 5), (0, 0, 10, 6)], dtype=np.float32)
+    alpha = np.array([0.5, 0.3, 0.2], dtype=np.float32)
+    expected = np.zeros((6, 10))
+    for weight, (x0, y0, x1, y1) in zip(alpha, boxes.astype(int), strict=True):
+        expected[y0:y1, x0:x1] += weight
+    weights = project_regions(alpha, boxes, (10, 6))
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    assert weights.max() == pytest.approx(1)  # all of the attention, and never more
+
+
+def test_boxes_cover_shares_of_pixels_and_end_with_the_photo():
+    inside = project_regions(np.ones(1), np.array([(1.25, 0.5, 3.5, 2.0)]), (6, 4))
+    assert inside.sum() == pytest.approx(2.25 * 1.5)
+    np.testing.assert_allclose(inside[0], [0, 0.375, 0.5, 0.25, 0, 0])
+    beyond = project_regions(np.ones(1), np.array([(-5.0, -5.0, 2.0, 99.0)]), (6, 4))
+    assert beyond.sum() == pytest.approx(2 * 4)
+    nowhere = np.array([(3.0, 3.0, 3.0, 3.0), (4.0, 3.0, 2.0, 1.0), (7.0, 0.0, 9.0, 4.0)])
+    assert not project_regions(np.ones(3), nowhere, (6, 4)).any()

@@ -1,167 +1,627 @@
-"""The contract of every attention scorer. A new one is tested by existing, and by its equation below."""
+"""The contract of every attention. A new scorer is tested by existing, and by its equation below."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import math
 import pkgutil
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 import captioner.models
-from captioner.models import AdditiveAttention, Attention
-from captioner.types import Memory
+from captioner.models import attention as room
+from captioner.models.attention import (
+    AdditiveAttention,
+    Attention,
+    ConcatAttention,
+    DotAttention,
+    Entmax15,
+    GeneralAttention,
+    HardAttention,
+    LocalMonotonicAttention,
+    LocalPredictiveAttention,
+    LocationAttention,
+    MultiHeadAttention,
+    ScaledDotAttention,
+    Softmax,
+    Sparsemax,
+)
+from captioner.types import Attended, Kind, Memory, Part
 
-FEATURE_DIM, QUERY_DIM = 6, 5
+FEATURE_DIM, QUERY_DIM, GRID = 6, 5, (2, 3)
+NUM_LOCATIONS = 6
+
+# the arguments to test a class with, in place of none: small sizes, and every choice that changes what it does
+ARGUMENTS = {
+    AdditiveAttention: [{"attention_dim": 7}, {"attention_dim": 7, "bias": False}],
+    ConcatAttention: [{"attention_dim": 7}],
+    LocationAttention: [{"num_locations": NUM_LOCATIONS}],
+    ScaledDotAttention: [{"attention_dim": 7}],
+    MultiHeadAttention: [{"attention_dim": 8, "num_heads": 2}],
+    LocalMonotonicAttention: [{}, {"window": 1}, {"window": 1, "two_dimensional": True}],
+    LocalPredictiveAttention: [{}, {"window": 1}, {"window": 1, "two_dimensional": True}],
+    HardAttention: [{"scorer": GeneralAttention}],
+}
 
 
-def additive(scorer, query, vector):
-    """v . tanh(W_a a_i + W_h h + b), one coordinate at a time."""
-    score = 0.0
-    for unit in range(scorer.attention_dim):
-        inside = scorer.key.bias[unit].item()
-        inside += sum(w * a for w, a in zip(scorer.key.weight[unit].tolist(), vector, strict=True))
-        inside += sum(w * h for w, h in zip(scorer.query.weight[unit].tolist(), query, strict=True))
-        score += scorer.energy.weight[0, unit].item() * math.tanh(inside)
-    return score
+# The equations, in plain numbers: what one query (of the word number `step`) sees of an image's annotation vectors.
 
 
-EQUATIONS = {AdditiveAttention: additive}  # the score of one query and one annotation vector, in plain numbers
+def dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def times(layer: nn.Linear, vector: Sequence[float]) -> list[float]:
+    """A layer's matrix times a vector, plus its bias."""
+    bias = [0.0] * layer.out_features if layer.bias is None else layer.bias.tolist()
+    return [dot(row, vector) + b for row, b in zip(layer.weight.tolist(), bias, strict=True)]
+
+
+def softmax(scores: Sequence[float]) -> list[float]:
+    total = sum(math.exp(score) for score in scores)
+    return [math.exp(score) / total for score in scores]
+
+
+def mean(weights: Sequence[float], vectors: Sequence[Sequence[float]]) -> list[float]:
+    return [dot(weights, coordinates) for coordinates in zip(*vectors, strict=True)]
+
+
+def additive(attention, query, vector, location):
+    both = zip(times(attention.query, query), times(attention.key, vector), strict=True)
+    return times(attention.energy, [math.tanh(q + k) for q, k in both])[0]
+
+
+def concat(attention, query, vector, location):
+    return times(attention.energy, [math.tanh(x) for x in times(attention.joint, [*query, *vector])])[0]
+
+
+def scaled_dot(attention, query, vector, location):
+    return dot(times(attention.query, query), times(attention.key, vector)) / math.sqrt(attention.attention_dim)
+
+
+SCORES = {
+    AdditiveAttention: additive,
+    ConcatAttention: concat,
+    DotAttention: lambda attention, query, vector, location: dot(query, vector),
+    GeneralAttention: lambda attention, query, vector, location: dot(query, times(attention.key, vector)),
+    LocationAttention: lambda attention, query, vector, location: times(attention.place, query)[location],
+    ScaledDotAttention: scaled_dot,
+}
+
+
+def soft(attention, query, vectors, step):
+    score = SCORES[type(attention)]
+    weights = softmax([score(attention, query, vector, i) for i, vector in enumerate(vectors)])
+    return weights, mean(weights, vectors)
+
+
+def multi_head(attention, query, vectors, step):
+    size = attention.attention_dim // attention.num_heads
+    all_weights, joined = [], []
+    for head in range(attention.num_heads):
+        own = slice(head * size, (head + 1) * size)
+        q = times(attention.query, query)[own]
+        weights = softmax([dot(q, times(attention.key, vector)[own]) / math.sqrt(size) for vector in vectors])
+        joined += mean(weights, [times(attention.value, vector)[own] for vector in vectors])
+        all_weights.append(weights)
+    return [sum(column) / attention.num_heads for column in zip(*all_weights, strict=True)], times(
+        attention.output, joined
+    )
+
+
+def window(attention, query, vectors, centre, factor):
+    """A softmax within the window around a centre, times a factor of the distances."""
+    places = itertools.product(*map(range, GRID if attention.two_dimensional else (len(vectors),)))
+    distances = [[x - c for x, c in zip(place, centre, strict=True)] for place in places]
+    near = [i for i, distance in enumerate(distances) if max(map(abs, distance)) <= attention.window]
+    score = SCORES[type(attention.scorer)]
+    inside = softmax([score(attention.scorer, query, vectors[i], i) for i in near])
+    weights = [0.0] * len(vectors)
+    for i, weight in zip(near, inside, strict=True):
+        weights[i] = weight * factor(distances[i])
+    return weights, mean(weights, vectors)
+
+
+def local_monotonic(attention, query, vectors, step):
+    last = min(step, len(vectors) - 1)
+    centre = divmod(last, GRID[1]) if attention.two_dimensional else (last,)
+    return window(attention, query, vectors, centre, lambda distances: 1.0)
+
+
+def local_predictive(attention, query, vectors, step):
+    sizes = GRID if attention.two_dimensional else (len(vectors),)
+    energies = times(attention.place, [math.tanh(x) for x in times(attention.hidden, query)])
+    centre = [size / (1 + math.exp(-energy)) for size, energy in zip(sizes, energies, strict=True)]
+    sigma = attention.window / 2
+    return window(
+        attention, query, vectors, centre, lambda distances: math.exp(-dot(distances, distances) / (2 * sigma**2))
+    )
+
+
+EQUATIONS = dict.fromkeys(SCORES, soft) | {
+    MultiHeadAttention: multi_head,
+    LocalMonotonicAttention: local_monotonic,
+    LocalPredictiveAttention: local_predictive,
+    HardAttention: lambda attention, *rest: soft(attention.scorer, *rest),  # of evaluation; see test_hard_attention.py
+}
 
 
 def all_scorers() -> list[type[Attention]]:
     """Every scorer of the package that can be built."""
     for module in pkgutil.walk_packages(captioner.models.__path__, "captioner.models."):
         importlib.import_module(module.name)
-    found, queue = [], [Attention]
+    found, queue = set(), [Attention]
     while queue:
         queue += (children := queue.pop().__subclasses__())
-        found += [cls for cls in children if cls.__module__.startswith("captioner.") and not inspect.isabstract(cls)]
+        found |= {cls for cls in children if cls.__module__.startswith("captioner.") and not inspect.isabstract(cls)}
     return sorted(found, key=lambda cls: cls.__qualname__)
 
 
-@pytest.fixture(params=all_scorers(), ids=lambda cls: cls.__name__)
-def attention(request):
-    """Every scorer, in double precision."""
+def build(cls: type[Attention], arguments: dict | None = None, **more) -> Attention:
+    """One of a class, in double precision and evaluation mode, as the first of `ARGUMENTS` says or as asked."""
     torch.manual_seed(0)
-    return request.param(FEATURE_DIM, QUERY_DIM).double()
+    arguments = ARGUMENTS.get(cls, [{}])[0] if arguments is None else arguments
+    return cls(FEATURE_DIM, FEATURE_DIM if cls is DotAttention else QUERY_DIM, **arguments, **more).double().eval()
 
 
-def random_memory(attention: Attention, num_real: list[int], num_locations: int = 5) -> Memory:
-    features = torch.randn(len(num_real), num_locations, FEATURE_DIM, dtype=torch.float64)
-    mask = torch.arange(num_locations) < torch.tensor(num_real)[:, None]
-    return Memory(features, mask, keys=attention.project(features))
+def cases(normalisers: Sequence[type]) -> list:
+    """All classes with all of their arguments, and with every normaliser."""
+    made = []
+    for cls in all_scorers():
+        for number, arguments in enumerate(ARGUMENTS.get(cls, [{}])):
+            for normaliser in normalisers if number == 0 else normalisers[:1]:
+                name = "-".join([cls.__name__, *(f"{key}={value}" for key, value in arguments.items() if number)])
+                made.append(pytest.param((cls, arguments, normaliser), id=f"{name}-{normaliser.__name__}"))
+    return made
 
 
-def queries(num_images: int, num_sequences: int) -> torch.Tensor:
-    return torch.randn(num_images, num_sequences, QUERY_DIM, dtype=torch.float64)
+@pytest.fixture(params=cases([Softmax, Sparsemax, Entmax15]))
+def attention(request):
+    """Every attention, with every normaliser, in double precision and evaluation mode."""
+    cls, arguments, normaliser = request.param
+    return build(cls, arguments, normaliser=normaliser())
 
 
-def test_the_scorers_are_found():
-    assert AdditiveAttention in all_scorers()
+@pytest.fixture(params=cases([Softmax]))
+def softly(request):
+    """Every attention with a softmax: for tests that have it in them, or that normalisers change nothing about."""
+    cls, arguments, normaliser = request.param
+    return build(cls, arguments, normaliser=normaliser())
 
 
-def test_every_scorer_has_its_equation_here(attention):
-    assert type(attention) in EQUATIONS
+def grid_memory(features: torch.Tensor, mask: torch.Tensor, grid: tuple[int, int] = GRID) -> Memory:
+    """Not prepared; the real cells are to form a rectangle, which all kinds of attention understand."""
+    return Memory(features, mask, (Part(Kind.GRID, features.shape[1], grid=grid),))
 
 
-def test_scores_are_the_equation(attention):
-    memory, query = random_memory(attention, [5, 5]), queries(2, 3)
-    scores = attention.score(query, memory.keys)
-    assert scores.shape == (2, 3, 5)
-    equation = EQUATIONS[type(attention)]
-    for image, sequence, location in torch.ones(2, 3, 5).nonzero().tolist():
-        expected = equation(attention, query[image, sequence].tolist(), memory.features[image, location].tolist())
-        assert scores[image, sequence, location].item() == pytest.approx(expected, rel=1e-9)
+def random_memory(attention: Attention, num_real: Sequence[int]) -> Memory:
+    features = torch.randn(len(num_real), NUM_LOCATIONS, FEATURE_DIM, dtype=torch.float64)
+    mask = torch.arange(NUM_LOCATIONS) < torch.tensor(num_real)[:, None]
+    return attention.prepare(grid_memory(features, mask))
+
+
+def queries(attention: Attention, num_images: int, num_sequences: int) -> torch.Tensor:
+    return torch.randn(num_images, num_sequences, attention.query_dim, dtype=torch.float64)
+
+
+def steps(num_images: int, num_sequences: int) -> torch.Tensor:
+    """Another word number for every sequence, some beyond the last location."""
+    return torch.arange(num_images * num_sequences).view(num_images, num_sequences)
+
+
+def look(attention: Attention, query: torch.Tensor, memory: Memory, sentinel: torch.Tensor | None = None) -> Attended:
+    return attention(query, memory, steps(*query.shape[:2]), sentinel)
+
+
+def test_the_scorers_are_found_and_exported():
+    assert {AdditiveAttention, LocalPredictiveAttention, HardAttention} <= set(all_scorers())
+    assert {cls.__name__ for cls in all_scorers()} <= set(room.__all__)
+
+
+def test_every_argument_is_kept_under_its_name(softly):
+    """A checkpoint describes a module by these."""
+    for name in inspect.signature(type(softly)).parameters:
+        assert hasattr(softly, name)
+    assert list(inspect.signature(type(softly)).parameters)[:2] == ["feature_dim", "query_dim"]
+
+
+def test_what_is_seen_is_the_equation(softly):
+    memory, query = random_memory(softly, [6, 6]), queries(softly, 2, 4)
+    attended = look(softly, query, memory)
+    for image, sequence in torch.ones(2, 4).nonzero().tolist():
+        alpha, context = EQUATIONS[type(softly)](
+            softly, query[image, sequence].tolist(), memory.features[image].tolist(), 4 * image + sequence
+        )
+        assert attended.alpha[image, sequence].tolist() == pytest.approx(alpha, abs=1e-12)
+        assert attended.context[image, sequence].tolist() == pytest.approx(context, abs=1e-12)
 
 
 def test_rows_sum_to_1_and_padding_gets_nothing(attention):
-    memory = random_memory(attention, [5, 3, 1])
-    alpha = attention(queries(3, 4), memory).alpha
-    assert alpha.shape == (3, 4, 5)
-    torch.testing.assert_close(alpha.sum(-1), torch.ones(3, 4, dtype=torch.float64))
-    for image, num_real in enumerate([5, 3, 1]):
-        assert (alpha[image, :, :num_real] > 0).all()
+    memory = random_memory(attention, [6, 3, 1])
+    alpha = look(attention, queries(attention, 3, 4), memory).alpha
+    assert alpha.shape == (3, 4, NUM_LOCATIONS)
+    assert (alpha >= 0).all()
+    if attention.rows_sum_to_1:
+        torch.testing.assert_close(alpha.sum(-1), torch.ones(3, 4, dtype=torch.float64))
+    else:
+        assert (alpha.sum(-1) <= 1).all() and (alpha.sum(-1) > 0).all()
+    for image, num_real in enumerate([6, 3, 1]):
         assert not alpha[image, :, num_real:].any()
 
 
+def test_all_that_is_in_sight_gets_something(softly):
+    memory, query = random_memory(softly, [6, 3, 1]), queries(softly, 3, 4)
+    within = softly.focus(query, memory, steps(3, 4)).within.expand(3, 4, -1)
+    assert torch.equal(look(softly, query, memory).alpha > 0, within)
+    assert within.any(-1).all() and not (within & ~memory.mask[:, None]).any()
+
+
 def test_the_context_is_the_weighted_mean(attention):
-    memory = random_memory(attention, [5, 3])
-    context, alpha = attention(queries(2, 4), memory)
+    memory = random_memory(attention, [6, 3])
+    context, alpha, extras = look(attention, queries(attention, 2, 4), memory)
     assert context.shape == (2, 4, FEATURE_DIM)
-    for image, sequence in torch.ones(2, 4).nonzero().tolist():
-        weighted = sum(alpha[image, sequence, i] * memory.features[image, i] for i in range(5))
-        torch.testing.assert_close(context[image, sequence], weighted)
+    if "heads" not in extras:
+        torch.testing.assert_close(context, torch.einsum("bkl,bld->bkd", alpha, memory.features))
+        return
+    assert extras["heads"].shape == (2, 4, attention.num_heads, NUM_LOCATIONS)
+    torch.testing.assert_close(extras["heads"].mean(2), alpha)
+    values = attention.value(memory.features).unflatten(-1, (attention.num_heads, -1))
+    seen = torch.einsum("bknl,blna->bkna", extras["heads"], values).flatten(2)
+    torch.testing.assert_close(context, attention.output(seen))
 
 
-def test_padding_is_as_good_as_absent(attention):
-    """Wherever it lies, and whatever it holds."""
-    memory, query = random_memory(attention, [5, 5]), queries(2, 3)
-    mask = torch.tensor([[True, False, True, True, False], [False, False, False, True, False]])
-    padded = attention(query, replace(memory, mask=mask))
-    for image in range(2):
-        real = mask[image]
-        alone = Memory(memory.features[image : image + 1, real], mask[image : image + 1, real])
-        alone = replace(alone, keys=attention.project(alone.features))
-        context, alpha = attention(query[image : image + 1], alone)
+HOLES = torch.tensor([[True, False, True, True, False, True], [False, False, False, False, True, False]])
+ENDS = torch.tensor([[True, True, True, False, False, False], [True, False, False, False, False, False]])
+
+
+@pytest.mark.parametrize(("mask", "grids"), [(ENDS, [(1, 3), (1, 1)]), (HOLES, [(2, 2), (1, 1)])])
+def test_padding_is_as_good_as_absent(attention, mask, grids):
+    """Wherever it lies, and whatever it holds; but a score of places depends on these."""
+    if isinstance(attention, LocationAttention) and mask is HOLES:
+        return
+    features, query = torch.randn(2, NUM_LOCATIONS, FEATURE_DIM, dtype=torch.float64), queries(attention, 2, 3)
+    number = steps(2, 3)
+    padded = attention(query, attention.prepare(grid_memory(features, mask)), number)
+    for image, grid in enumerate(grids):
+        real = mask[[image]]
+        alone = attention.prepare(grid_memory(features[[image]][real][None], real[real][None], grid))
+        context, alpha, _ = attention(query[[image]], alone, number[[image]])
         torch.testing.assert_close(padded.context[image], context[0])
-        torch.testing.assert_close(padded.alpha[image, :, real], alpha[0])
+        torch.testing.assert_close(padded.alpha[image][:, real[0]], alpha[0])
 
 
 def test_sequences_and_images_know_nothing_of_each_other(attention):
-    memory, query = random_memory(attention, [5, 3]), queries(2, 5)
-    context, alpha = attention(query, memory)
+    memory, query, number = random_memory(attention, [6, 3]), queries(attention, 2, 5), steps(2, 5)
+    together = attention(query, memory, number)
     for image, sequence in torch.ones(2, 5).nonzero().tolist():
-        one = Memory(memory.features[[image]], memory.mask[[image]], keys=memory.keys[[image]])
-        attended = attention(query[image, sequence][None, None], one)
-        torch.testing.assert_close(attended.context[0, 0], context[image, sequence])
-        torch.testing.assert_close(attended.alpha[0, 0], alpha[image, sequence])
+        one = memory.map(lambda tensor, image=image: tensor[[image]])
+        apart = attention(query[[image]][:, [sequence]], one, number[[image]][:, [sequence]])
+        torch.testing.assert_close(apart.context[0, 0], together.context[image, sequence])
+        torch.testing.assert_close(apart.alpha[0, 0], together.alpha[image, sequence])
+        assert apart.extras.keys() == together.extras.keys()
+        for name, extra in apart.extras.items():
+            torch.testing.assert_close(extra[0, 0], together.extras[name][image, sequence])
 
 
-def test_attending_leaves_the_memory_as_it_was(attention):
-    memory, query = random_memory(attention, [5, 3]), queries(2, 3)
-    before = [tensor.clone() for tensor in (memory.features, memory.keys, query)]
-    attention(query, memory)
-    for tensor, clone in zip((memory.features, memory.keys, query), before, strict=True):
+def test_attending_leaves_the_memory_as_it_was(softly):
+    memory, query = random_memory(softly, [6, 3]), queries(softly, 2, 3)
+    tensors = [
+        tensor for tensor in (memory.features, memory.mask, memory.keys, memory.values, query) if tensor is not None
+    ]
+    before = [tensor.clone() for tensor in tensors]
+    look(softly, query, memory)
+    for tensor, clone in zip(tensors, before, strict=True):
         assert torch.equal(tensor, clone)
 
 
 def test_gradients_are_right(attention):
-    mask = random_memory(attention, [4, 2], 4).mask
+    mask = torch.arange(NUM_LOCATIONS) < torch.tensor([6, 3])[:, None]
 
-    def look(query, features):
-        return attention(query, Memory(features, mask, keys=attention.project(features)))
+    def seen(query, features):
+        attended = look(attention, query, attention.prepare(grid_memory(features, mask)))
+        return attended.context, attended.alpha, *attended.extras.values()
 
-    query = queries(2, 2).requires_grad_()
-    features = torch.randn(2, 4, FEATURE_DIM, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(look, (query, features))
-    look(query, features).context.square().sum().backward()
-    assert all(parameter.grad.any() for parameter in attention.parameters())
-    assert not features.grad[1, 2:].any()
+    query = queries(attention, 2, 2).requires_grad_()
+    features = torch.randn(2, NUM_LOCATIONS, FEATURE_DIM, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(seen, (query, features), fast_mode=True)
+    seen(query, features)[0].square().sum().backward()
+    assert not features.grad[1, 3:].any()
+
+
+def test_every_parameter_is_used(softly):
+    memory, query = random_memory(softly, [6, 6]), queries(softly, 2, 4).requires_grad_()
+    look(softly, query, memory).context.square().sum().backward()
+    assert query.grad.any() and all(parameter.grad.any() for parameter in softly.parameters())
 
 
 def test_large_scores_stay_finite(attention):
-    memory = random_memory(attention, [5, 1])
-    context, alpha = attention(1e6 * queries(2, 3), memory)
-    assert context.isfinite().all()
-    torch.testing.assert_close(alpha.sum(-1), torch.ones(2, 3, dtype=torch.float64))
+    memory, query = random_memory(attention, [6, 1]), 1e6 * queries(attention, 2, 3)
+    context, alpha, extras = look(attention, query.requires_grad_(), memory)
+    assert all(tensor.isfinite().all() for tensor in (context, alpha, *extras.values()))
     assert not alpha[1, :, 1:].any()
+    sum(tensor.sum() for tensor in (context, alpha, *extras.values())).backward()
+    assert query.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_are_exact_enough_in_half_precision(attention, dtype):
+    memory, query = random_memory(attention, [6, 3]), queries(attention, 2, 3)
     attention = attention.to(dtype)
-    features = torch.randn(2, 200, FEATURE_DIM, dtype=dtype)
-    memory = Memory(features, torch.ones(2, 200, dtype=torch.bool), keys=attention.project(features))
-    context, alpha = attention(torch.randn(2, 3, QUERY_DIM, dtype=dtype), memory)
+    rounded = attention.prepare(grid_memory(memory.features.to(dtype), memory.mask))
+    context, alpha, extras = look(attention, query.to(dtype), rounded)
     assert (context.dtype, alpha.dtype) == (dtype, torch.float32)
-    torch.testing.assert_close(alpha.sum(-1), torch.ones(2, 3))
+    assert all(extra.dtype == torch.float32 for extra in extras.values())
+    if attention.rows_sum_to_1:
+        torch.testing.assert_close(alpha.sum(-1), torch.ones(2, 3))
 
 
-def test_a_memory_without_keys_is_refused(attention):
-    memory = replace(random_memory(attention, [5]), keys=None)
+def test_autocast_attends_as_full_precision_does_nearly(softly):
+    softly = softly.float()
+    features, query = torch.randn(2, NUM_LOCATIONS, FEATURE_DIM), queries(softly, 2, 3).float()
+    memory = grid_memory(features, torch.ones(2, NUM_LOCATIONS, dtype=torch.bool))
+    exact = look(softly, query, softly.prepare(memory))
+    with torch.autocast("cpu", torch.bfloat16):
+        near = look(softly, query, softly.prepare(memory))
+    assert near.alpha.dtype == torch.float32
+    torch.testing.assert_close(near.alpha, exact.alpha, atol=0.05, rtol=0.05)
+    torch.testing.assert_close(near.context.float(), exact.context, atol=0.1, rtol=0.1)
+
+
+def test_nothing_waits_for_the_device(softly):
+    """On the meta device no tensor has a value that could be asked for."""
+    softly = softly.to("meta").train()
+    memory = grid_memory(
+        torch.empty(2, NUM_LOCATIONS, FEATURE_DIM, dtype=torch.float64, device="meta"),
+        torch.ones(2, NUM_LOCATIONS, dtype=torch.bool, device="meta"),
+    )
+    query = torch.empty(2, 3, softly.query_dim, dtype=torch.float64, device="meta")
+    attended = softly(query, softly.prepare(memory), torch.zeros(2, 3, dtype=torch.long, device="meta"))
+    assert attended.context.shape == (2, 3, FEATURE_DIM)
+
+
+def test_a_memory_without_keys_is_refused(softly):
+    memory = replace(random_memory(softly, [6]), keys=None)
     with pytest.raises(ValueError, match="prepare"):
-        attention(queries(1, 1), memory)
+        look(softly, queries(softly, 1, 1), memory)
+
+
+# Which memories: the table in the package's docstring says it, and this is what reads it.
+
+
+def table() -> dict[str, dict[str, bool]]:
+    lines = [line.split() for line in room.__doc__.splitlines()]
+    names = next(line for line in lines if line[:1] == ["scorer"])[1:]
+    rows = [line for line in lines if len(line) == len(names) + 1 and {*line[1:]} <= {"yes", "no"}]
+    return {name: dict(zip(names, (answer == "yes" for answer in answers), strict=True)) for name, *answers in rows}
+
+
+def memories() -> dict[str, Memory]:
+    def features(length):
+        return torch.randn(2, length, FEATURE_DIM, dtype=torch.float64)
+
+    def mask(length):
+        return torch.arange(length) < torch.tensor([length, length - 1])[:, None]
+
+    grid = Memory.from_grid(torch.randn(2, FEATURE_DIM, 2, 2, dtype=torch.float64))
+    regions = Memory.from_regions(features(3), mask(3), torch.rand(2, 3, 4))
+    words = Memory.from_words(features(5), mask(5))
+    several = Memory.concatenate([Memory.from_grid(torch.randn(2, FEATURE_DIM, 1, 2, dtype=torch.float64)), words])
+    return {"grid": grid, "regions": regions, "words": words, "several": several}
+
+
+PLENTY = {LocationAttention: {"num_locations": 10}}  # enough for all of these
+
+
+def test_the_table_has_every_scorer():
+    assert table().keys() == {cls.__name__ for cls in all_scorers()}
+
+
+@pytest.mark.parametrize("kind", memories())
+@pytest.mark.parametrize("cls", all_scorers(), ids=lambda cls: cls.__name__)
+def test_a_memory_is_attended_to_or_refused_as_the_table_says(cls, kind):
+    attention, memory = build(cls, PLENTY.get(cls)), memories()[kind]
+    if not table()[cls.__name__][kind]:
+        with pytest.raises(ValueError, match=f"{cls.__name__} is not defined over .*{kind}.*choose another attention"):
+            attention.prepare(memory)
+        return
+    context, alpha, _ = look(attention, queries(attention, 2, 3), attention.prepare(memory))
+    assert context.shape == (2, 3, FEATURE_DIM)
+    assert not alpha[~memory.mask[:, None].expand_as(alpha)].any()
+    assert (alpha.sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("cls", all_scorers(), ids=lambda cls: cls.__name__)
+def test_a_sentinel_is_weighed_or_refused_as_the_table_says(cls):
+    attention = build(cls)
+    memory, query = random_memory(attention, [6, 3]), queries(attention, 2, 3)
+    sentinel = torch.randn(2, 3, FEATURE_DIM, dtype=torch.float64)
+    if table()[cls.__name__]["sentinel"]:
+        weight = look(attention, query, memory, sentinel).extras["sentinel"]
+        assert weight.shape == (2, 3) and (weight > 0).all()
+    else:
+        with pytest.raises(ValueError, match="sentinel.*choose"):
+            look(attention, query, memory, sentinel)
+
+
+@pytest.mark.parametrize("cls", [LocalMonotonicAttention, LocalPredictiveAttention])
+@pytest.mark.parametrize("kind", ["regions", "words", "several"])
+def test_two_dimensions_are_those_of_a_grid(cls, kind):
+    with pytest.raises(ValueError, match="is not defined over"):
+        build(cls, {"two_dimensional": True}).prepare(memories()[kind])
+
+
+def test_a_memory_of_too_many_locations_is_refused():
+    with pytest.raises(ValueError, match="5 places, the memory 6 locations: set num_locations"):
+        random_memory(build(LocationAttention, {"num_locations": 5}), [6])
+
+
+def test_a_wrapper_refuses_what_its_scorer_refuses():
+    with pytest.raises(ValueError, match="LocationAttention is not defined over regions"):
+        build(HardAttention, {"scorer": LocationAttention}).prepare(memories()["regions"])
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "message"),
+    [
+        (MultiHeadAttention, {"num_heads": 3, "attention_dim": 8}, "attention_dim 8 must be a multiple of num_heads 3"),
+        (MultiHeadAttention, {"num_heads": 0}, "num_heads 0"),
+        (LocalMonotonicAttention, {"window": 0}, "window 0 must be at least 1"),
+        (LocalPredictiveAttention, {"scorer": HardAttention}, "cannot have HardAttention as its scorer"),
+        (LocalPredictiveAttention, {"scorer": LocalMonotonicAttention}, "cannot have LocalMonotonicAttention"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(cls, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build(cls, arguments)
+
+
+def test_dot_attention_needs_queries_of_the_size_of_features():
+    with pytest.raises(ValueError, match="feature_dim 6 must be query_dim 5: use GeneralAttention, or project"):
+        DotAttention(6, 5)
+
+
+def test_the_monotonic_window_needs_to_know_the_word():
+    attention = build(LocalMonotonicAttention)
+    with pytest.raises(ValueError, match="step"):
+        attention(queries(attention, 1, 1), random_memory(attention, [6]))
+
+
+def test_windows_are_where_they_should_be_in_long_memories_under_autocast():
+    """The numbers of locations are counted in float32: bfloat16 cannot tell 301 from 300."""
+    attention = build(LocalMonotonicAttention, {"window": 1}).float()
+    memory = Memory.from_words(torch.randn(1, 400, FEATURE_DIM), torch.ones(1, 400, dtype=torch.bool))
+    with torch.autocast("cpu", torch.bfloat16):
+        alpha = attention(torch.randn(1, 2, QUERY_DIM), attention.prepare(memory), torch.tensor([[301, 4]])).alpha
+    assert alpha[0].nonzero().tolist() == [[0, 300], [0, 301], [0, 302], [1, 3], [1, 4], [1, 5]]
+
+
+def test_a_hole_of_a_grid_as_large_as_the_window_opens_it():
+    """The real cells are the corners: no rectangle, and nothing real within 1 of the middle."""
+    attention = build(LocalPredictiveAttention, {"window": 1, "two_dimensional": True})
+    nn.init.zeros_(attention.place.weight)  # p_t is the middle
+    mask = torch.zeros(1, 49, dtype=torch.bool)
+    mask[0, [0, 6, 42, 48]] = True
+    mask[0, [1, 2, 3, 4, 5]] = mask[0, [7, 14, 21, 28, 35]] = True  # rows and columns all count
+    memory = grid_memory(torch.randn(1, 49, FEATURE_DIM, dtype=torch.float64), mask, (7, 7))
+    alpha = attention(queries(attention, 1, 2), attention.prepare(memory)).alpha
+    assert alpha.isfinite().all() and torch.equal(alpha > 0, mask[:, None].expand_as(alpha))
+
+
+# The sentinel
+
+
+def content_based(attention: Attention) -> bool:
+    return table()[type(attention).__name__]["sentinel"]
+
+
+def test_rows_and_the_sentinel_sum_to_1(attention):
+    if not content_based(attention):
+        return
+    memory, query = random_memory(attention, [6, 3, 1]), queries(attention, 3, 4)
+    sentinel = torch.randn(3, 4, FEATURE_DIM, dtype=torch.float64)
+    context, alpha, extras = look(attention, query, memory, sentinel)
+    total = alpha.sum(-1) + extras["sentinel"]
+    if attention.rows_sum_to_1:
+        torch.testing.assert_close(total, torch.ones(3, 4, dtype=torch.float64))
+    assert (total <= 1 + 1e-9).all()
+    if attention.num_heads == 1:
+        mixture = torch.einsum("bkl,bld->bkd", alpha, memory.features) + extras["sentinel"][..., None] * sentinel
+        torch.testing.assert_close(context, mixture)
+    else:
+        assert extras["heads"].shape == (3, 4, attention.num_heads, NUM_LOCATIONS)
+        torch.testing.assert_close(extras["heads"].mean(2), alpha)
+
+
+def test_a_sentinel_is_one_more_location(attention):
+    """But for local attention, in whose windows it always is."""
+    if not content_based(attention) or isinstance(attention, room.LocalAttention):
+        return
+    memory, query = random_memory(attention, [6, 3]), queries(attention, 2, 3)
+    sentinel = torch.randn(2, 3, FEATURE_DIM, dtype=torch.float64)
+    context, alpha, extras = look(attention, query, memory, sentinel)
+    for image, sequence in torch.ones(2, 3).nonzero().tolist():
+        features = torch.cat((memory.features[image], sentinel[image, sequence][None]))[None]
+        mask = torch.cat((memory.mask[image], torch.tensor([True])))[None]
+        one_more = attention(query[image, sequence][None, None], attention.prepare(Memory.from_words(features, mask)))
+        torch.testing.assert_close(context[image, sequence], one_more.context[0, 0])
+        torch.testing.assert_close(alpha[image, sequence], one_more.alpha[0, 0, :-1])
+        torch.testing.assert_close(extras["sentinel"][image, sequence], one_more.alpha[0, 0, -1])
+
+
+def test_gradients_through_a_sentinel_are_right(attention):
+    if not content_based(attention):
+        return
+    memory = random_memory(attention, [6, 3])
+
+    def seen(query, sentinel):
+        context, _, extras = look(attention, query, memory, sentinel)
+        return context, *extras.values()
+
+    query = queries(attention, 2, 2).requires_grad_()
+    sentinel = torch.randn(2, 2, FEATURE_DIM, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(seen, (query, sentinel), fast_mode=True)
+
+
+# A scorer of one's own
+
+
+class FirstNumber(Attention):
+    """Scores a vector by its first number; what it leaves to the base is all the rest."""
+
+    def project(self, features):
+        return features[..., :1]
+
+    def score(self, query, keys):
+        return keys.mT.expand(-1, query.shape[1], -1)
+
+
+def test_a_scorer_needs_two_functions():
+    attention = FirstNumber(FEATURE_DIM, QUERY_DIM)
+    memory = attention.prepare(memories()["words"])
+    alpha = look(attention, queries(attention, 2, 3), memory).alpha
+    first = memory.features[..., 0].masked_fill(~memory.mask, -torch.inf)
+    torch.testing.assert_close(alpha, first.softmax(-1)[:, None].expand(-1, 3, -1))
+
+
+@pytest.mark.parametrize("score", [1e6, -1e6])
+@pytest.mark.parametrize("normaliser", [Softmax, Sparsemax, Entmax15])
+def test_a_sentinel_takes_all_or_nothing(score, normaliser):
+    attention = FirstNumber(FEATURE_DIM, QUERY_DIM, normaliser())
+    memory, query = random_memory(attention, [6, 3]), queries(attention, 2, 3)
+    sentinel = torch.full((2, 3, FEATURE_DIM), score, dtype=torch.float64)
+    context, alpha, extras = look(attention, query, memory, sentinel)
+    without = look(attention, query, memory)
+    assert (extras["sentinel"] == (score > 0)).all()
+    torch.testing.assert_close(alpha, torch.zeros_like(alpha) if score > 0 else without.alpha)
+    torch.testing.assert_close(context, sentinel if score > 0 else without.context)
+
+
+@pytest.mark.parametrize("wrapper", [LocalMonotonicAttention, LocalPredictiveAttention, HardAttention])
+@pytest.mark.parametrize("scorer", [FirstNumber, *SCORES, MultiHeadAttention])
+def test_wrappers_take_any_scorer(wrapper, scorer):
+    if scorer is MultiHeadAttention and wrapper is HardAttention:
+        return  # refused, see test_hard_attention.py
+    torch.manual_seed(0)
+    attention = wrapper(FEATURE_DIM, FEATURE_DIM, scorer, normaliser=Sparsemax()).double().eval()
+    memory, query = random_memory(attention, [6, 3]), queries(attention, 2, 3)
+    attended = look(attention, query, memory)
+    assert attention.scorer.normaliser is attention.normaliser
+    factor = attention.focus(query, memory, steps(2, 3)).factor
+    plain = attention.scorer(query, memory)  # the window of 10 holds all of them
+    for name, weights in (("alpha", plain.alpha), *plain.extras.items()):
+        if factor is not None:
+            weights = weights * (factor[:, :, None] if name == "heads" else factor)
+        torch.testing.assert_close(attended.alpha if name == "alpha" else attended.extras[name], weights)
+
+
+def test_a_wrapper_leaves_its_scorers_normaliser_unless_told():
+    attention = LocalMonotonicAttention(
+        FEATURE_DIM, QUERY_DIM, lambda feature_dim, query_dim: GeneralAttention(feature_dim, query_dim, Entmax15())
+    )
+    assert isinstance(attention.normaliser, Entmax15) and attention.normaliser is attention.scorer.normaliser

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captioner.types import Memory, State, TeacherForced
+from captioner.types import Attended, Memory, State, TeacherForced
 
 
 class Decoder(nn.Module, ABC):
@@ -88,16 +89,16 @@ class RecurrentDecoder(Decoder):
         """What word vectors (..., E) send into the recurrence, (..., G); done for all words at once."""
 
     @abstractmethod
-    def advance(self, drive: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, Tensor, State]:
+    def advance(self, drive: Tensor, state: State, memory: Memory) -> tuple[Tensor, Attended, State]:
         """One step of the recurrence.
 
         Args:
             drive: (B, K, G) of the words read.
-            state: the state before.
+            state: the state before; "step" (B, K) int64 is the number of the word that comes next, counted here.
             memory: the prepared memory.
 
         Returns:
-            hidden (B, K, H), context (B, K, D), alpha (B, K, L), and the state after.
+            What the output layer reads, hidden (B, K, H) and the attended context; and the state after.
         """
 
     @abstractmethod
@@ -107,28 +108,52 @@ class RecurrentDecoder(Decoder):
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
         """See `Decoder.step`."""
         word = self.embed(tokens)  # (B, K, E)
-        hidden, context, _, state = self.advance(self.drive(word), state, memory)
-        return self.predict(Readout(word, hidden, context)), state
+        hidden, attended, state = self._advance(self.drive(word), state, memory)
+        return self.predict(Readout(word, hidden, attended.context)), state
+
+    def _advance(self, drive: Tensor, state: State, memory: Memory) -> tuple[Tensor, Attended, State]:
+        hidden, attended, after = self.advance(drive, state, memory)
+        return hidden, attended, {**after, "step": state["step"] + 1}
 
     def forward(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
         """See `Decoder.forward`."""
-        num_images, num_sequences = lengths.shape
+        num_sequences = lengths.shape[1]
         num_words = tokens.shape[2] - 1
         mask = torch.arange(num_words, device=lengths.device) < lengths[..., None]  # (B, K, T)
         words = self.embed(tokens[..., :-1][mask])  # (N, E)
         drives = _spread(self.drive(words), mask)  # (B, K, T, G)
         state = self.init_state(memory, num_sequences)
-        hiddens, contexts, alphas = [], [], []
+        hiddens, looks = [], []
         for drive, (rows, columns) in zip(drives.unbind(dim=2), _active(lengths.cpu(), num_words), strict=True):
             state = {name: value[:rows, :columns] for name, value in state.items()}
-            hidden, context, alpha, state = self.advance(drive[:rows, :columns], state, memory.first(rows))
-            padding = (0, 0, 0, num_sequences - columns, 0, num_images - rows)
-            hiddens.append(functional.pad(hidden, padding))
-            contexts.append(functional.pad(context, padding))
-            alphas.append(functional.pad(alpha, padding))
-        readout = Readout(words, torch.stack(hiddens, 2)[mask], torch.stack(contexts, 2)[mask])
-        alpha = torch.stack(alphas, 2) * mask[..., None]  # (B, K, T, L)
-        return TeacherForced(self.predict(readout), mask, alpha)
+            hidden, attended, state = self._advance(drive[:rows, :columns], state, memory.first(rows))
+            hiddens.append(hidden)
+            looks.append(attended)
+        readout = Readout(words, _gather(hiddens, mask), _gather([look.context for look in looks], mask))
+        alphas = [look.alpha for look in looks if look.alpha is not None]
+        return TeacherForced(
+            self.predict(readout),
+            mask,
+            _stack(alphas, mask) if alphas else None,
+            {name: _stack([look.extras[name] for look in looks], mask) for name in looks[0].extras},
+            memory.mask,
+        )
+
+
+def _stack(steps: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Corners (B' <= B, K' <= K, ...) of T steps as one (B, K, T, ...), 0 where a word is not real."""
+    num_images, num_sequences, _ = mask.shape
+    padded = [
+        functional.pad(step, (0, 0) * (step.dim() - 2) + (0, num_sequences - step.shape[1], 0, num_images - len(step)))
+        for step in steps
+    ]
+    stacked = torch.stack(padded, dim=2)
+    return stacked * mask.view(*mask.shape, *[1] * (stacked.dim() - 3))
+
+
+def _gather(steps: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """The real words' rows (N, ...) of T steps' corners."""
+    return _stack(steps, mask)[mask]
 
 
 def _spread(rows: Tensor, mask: Tensor) -> Tensor:

@@ -6,20 +6,20 @@ Section and equation numbers are the paper's. Every choice is an argument; the p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from captioner.models.attention import AdditiveAttention, Attention
-from captioner.models.decoders.base import Readout, RecurrentDecoder
-from captioner.types import Memory, State
+from captioner.models.decoders.base import Readout
+from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal
+from captioner.types import Attended, Memory, State
 
 GATES = ("none", "scalar", "vector")
 
 
-class ShowAttendTell(RecurrentDecoder):
+class ShowAttendTell(LSTMDecoder):
     """An LSTM that looks at the memory before every word.
 
     With annotation vectors a_i, word embeddings E y, hidden states h:
@@ -53,6 +53,8 @@ class ShowAttendTell(RecurrentDecoder):
         ValueError: an unknown gate, or tied embeddings that do not fit.
     """
 
+    attention: Attention
+
     def __init__(
         self,
         feature_dim: int,
@@ -69,32 +71,26 @@ class ShowAttendTell(RecurrentDecoder):
         normalise_features: bool = False,
         project_dim: int | None = None,
     ) -> None:
-        super().__init__()
         if gate not in GATES:
             raise ValueError(f"gate {gate!r} is not one of {', '.join(GATES)}")
-        output_dim = embed_dim if deep_output else hidden_dim
-        if tie_embeddings and output_dim != embed_dim:
-            raise ValueError(
-                f"tied embeddings without a deep output need embed_dim {embed_dim} = hidden_dim {hidden_dim}"
-            )
-        self.feature_dim = feature_dim
-        self.vocab_size = vocab_size
-        self.embed_dim = embed_dim
-        self.hidden_dim = hidden_dim
+        super().__init__(
+            feature_dim,
+            vocab_size,
+            attention,
+            embed_dim,
+            hidden_dim,
+            embed_dim if deep_output else hidden_dim,
+            tie_embeddings,
+            dropout,
+            normalise_features,
+            project_dim,
+        )
         self.gate = gate
         self.deep_output = deep_output
         self.output_tanh = output_tanh
         self.gated_output = gated_output
-        self.tie_embeddings = tie_embeddings
-        self.dropout = dropout
-        self.normalise_features = normalise_features
-        self.project_dim = project_dim
 
-        seen_dim = project_dim or feature_dim  # of the vectors that attention sees
-        self.norm = nn.LayerNorm(feature_dim) if normalise_features else None
-        self.projection = nn.Linear(feature_dim, project_dim) if project_dim else None
-        self.embedding = nn.Embedding(vocab_size, embed_dim)
-        self.attention = attention(seen_dim, hidden_dim)
+        seen_dim = self.seen_dim
         self.init_hidden = nn.Linear(seen_dim, hidden_dim)
         self.init_cell = nn.Linear(seen_dim, hidden_dim)
         self.beta = nn.Linear(hidden_dim, seen_dim if gate == "vector" else 1) if gate != "none" else None
@@ -102,58 +98,27 @@ class ShowAttendTell(RecurrentDecoder):
         self.recurrent_gates = nn.Linear(seen_dim + hidden_dim, 4 * hidden_dim, bias=False)  # for [z; h]
         self.output_hidden = nn.Linear(hidden_dim, embed_dim) if deep_output else None
         self.output_context = nn.Linear(seen_dim, embed_dim, bias=False) if deep_output else None
-        self.output = nn.Linear(output_dim, vocab_size)
-        self.drop = nn.Dropout(dropout)
-        self._reset(seen_dim)
-
-    def _reset(self, seen_dim: int) -> None:
-        nn.init.normal_(self.embedding.weight, std=self.embed_dim**-0.5)
-        nn.init.zeros_(self.output.bias)
-        for block in self.recurrent_gates.weight.data[:, seen_dim:].chunk(4):
-            nn.init.orthogonal_(block)  # as the authors' code does
-        if self.tie_embeddings:
-            self.output.weight = self.embedding.weight
-
-    def prepare(self, memory: Memory) -> Memory:
-        """See `Decoder.prepare`."""
-        features = memory.features
-        if self.norm is not None:
-            features = self.norm(features)
-        if self.projection is not None:
-            features = self.drop(self.projection(features).relu())
-        keys = self.attention.project(features)
-        return replace(memory, features=features.to(keys.dtype), keys=keys)  # one cast, not one per step
+        orthogonal(self.recurrent_gates.weight[:, seen_dim:])
 
     def init_state(self, memory: Memory, num_sequences: int) -> State:
         """See `Decoder.init_state`: two layers with tanh of the mean annotation vector."""
-        real = memory.mask[..., None].to(memory.features.dtype)  # (B, L, 1)
-        mean = (memory.features * real).sum(1) / real.sum(1)  # (B, D)
-        hidden, cell = self.init_hidden(mean).tanh(), self.init_cell(mean).tanh()  # (B, H)
-        return {
-            "hidden": hidden[:, None].expand(-1, num_sequences, -1),
-            "cell": cell[:, None].expand(-1, num_sequences, -1),
-        }
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """See `RecurrentDecoder.embed`."""
-        return self.drop(self.embedding(tokens))
+        mean = mean_vector(memory)  # (B, D)
+        return first_state(num_sequences, hidden=self.init_hidden(mean).tanh(), cell=self.init_cell(mean).tanh())
 
     def drive(self, words: Tensor) -> Tensor:
         """See `RecurrentDecoder.drive`: G = 4H, the words' share of the LSTM's gates."""
         return self.word_gates(words)
 
-    def advance(self, drive: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, Tensor, State]:
+    def advance(self, drive: Tensor, state: State, memory: Memory) -> tuple[Tensor, Attended, State]:
         """See `RecurrentDecoder.advance`."""
-        attended = self.attention(state["hidden"], memory)
+        attended = self.attention(state["hidden"], memory, state["step"])
         context = gated = attended.context  # (B, K, D)
         if self.beta is not None:
             gated = self.beta(state["hidden"]).sigmoid() * context
         gates = drive + self.recurrent_gates(torch.cat((gated, state["hidden"].to(gated.dtype)), dim=-1))  # (B, K, 4H)
-        write, keep, new, show = gates.chunk(4, dim=-1)
-        cell = keep.sigmoid() * state["cell"] + write.sigmoid() * new.tanh()
-        hidden = show.sigmoid() * cell.tanh()
+        hidden, cell = lstm_cell(gates, state["cell"])
         seen = gated if self.gated_output else context
-        return hidden, seen, attended.alpha, {"hidden": hidden, "cell": cell}
+        return hidden, attended._replace(context=seen), {"hidden": hidden, "cell": cell}
 
     def predict(self, readout: Readout) -> Tensor:
         """See `RecurrentDecoder.predict`."""

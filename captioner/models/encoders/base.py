@@ -1,4 +1,4 @@
-"""What an encoder is: pixels in, a memory out."""
+"""What an encoder is: images or sentences in, a memory out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from captioner.types import Memory
 
 
 class Encoder(nn.Module, ABC):
-    """Turns images into annotation vectors.
+    """Turns images, or sentences, into annotation vectors.
 
     Attributes:
         feature_dim: D, the size of an annotation vector.
@@ -25,12 +25,13 @@ class Encoder(nn.Module, ABC):
         return not any(parameter.requires_grad for parameter in self.parameters())
 
     @abstractmethod
-    def forward(self, pixels: Tensor) -> Memory:
-        """Look at images.
+    def forward(self, source: Tensor) -> Memory:
+        """Look at images, or read sentences.
 
         Args:
-            pixels: (B, 3, S, S) uint8, as `ImageTransform` gives them; normalising is the encoder's work.
+            source: of images (B, 3, S, S) uint8 pixels, as `ImageTransform` gives them; normalising is the encoder's
+                work. Of sentences (B, S) int64 words, as `TextTransform` gives them, padded.
 
         Returns:
-            The memory of B images, without keys.
+            The memory of B images or sentences, without keys.
         """

@@ -1,0 +1,149 @@
+"""What attention is: a query looks at a memory and gets a weighted mean of its annotation vectors back.
+
+A new scorer is one class: `project` makes the keys once per image, `score` compares queries with them. The rest
+(padding, the normaliser, the mean, a sentinel's place in it) is here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captioner.models.attention.normalisers import Normaliser, Softmax
+from captioner.types import Attended, Kind, Memory
+
+NOT_PREPARED = "the memory has no keys of this attention: call the decoder's prepare(memory) first"
+
+
+class Focus(NamedTuple):
+    """Which locations a query may look at.
+
+    Attributes:
+        within: (B, K or 1, L) bool, True where it may look; True somewhere in every row.
+        factor: (B, K, L) what the weights are multiplied by after the normaliser; None leaves them as they are.
+    """
+
+    within: Tensor
+    factor: Tensor | None = None
+
+
+class Attention(nn.Module, ABC):
+    """Soft attention over a memory: normalised scores, then a weighted mean.
+
+    Subclasses say how a query and a key make a score, with the constructor arguments (feature_dim, query_dim) first.
+
+    Args:
+        feature_dim: D, the size of an annotation vector.
+        query_dim: H, the size of a query.
+        normaliser: turns scores into weights; softmax by default.
+
+    Attributes:
+        kinds: the kinds of memory that it is defined for; all, unless a subclass says otherwise.
+        single_part: whether it is defined over a memory of one part alone, as is all that counts locations.
+        rows_sum_to_1: whether the rows of alpha do, with the sentinel's weight where there is one.
+        num_heads: how many heads look at the memory.
+    """
+
+    kinds: ClassVar[Sequence[Kind]] = tuple(Kind)
+    single_part: ClassVar[bool] = False
+    rows_sum_to_1: bool = True
+    num_heads: int = 1
+
+    def __init__(self, feature_dim: int, query_dim: int, normaliser: Normaliser | None = None) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.query_dim = query_dim
+        self.normaliser = normaliser or Softmax()
+
+    @abstractmethod
+    def project(self, features: Tensor) -> Tensor:
+        """Project annotation vectors (..., D) to keys (..., A), once per image."""
+
+    @abstractmethod
+    def score(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Score queries (B, K, H) against keys (B, L, A); returns (B, K, L)."""
+
+    def require(self, memory: Memory) -> None:
+        """Refuse a memory that this attention is not defined for.
+
+        Raises:
+            ValueError: such a memory.
+        """
+        for part in memory.parts:
+            if part.kind not in self.kinds:
+                raise ValueError(
+                    f"{type(self).__name__} is not defined over {part.kind.value}, only over "
+                    f"{' and '.join(kind.value for kind in self.kinds)}: choose another attention"
+                )
+        if self.single_part and len(memory.parts) > 1:
+            raise ValueError(
+                f"{type(self).__name__} is not defined over several memories at once "
+                f"({' and '.join(kind.value for kind in memory.kinds)}), only over one: choose another attention"
+            )
+
+    def prepare(self, memory: Memory) -> Memory:
+        """The memory with its keys, and its features in their number format (one cast here, not one per step).
+
+        Raises:
+            ValueError: attention of this kind is not defined over this memory.
+        """
+        self.require(memory)
+        keys = self.project(memory.features)
+        return replace(memory, features=memory.features.to(keys.dtype), keys=keys)
+
+    def focus(self, query: Tensor, memory: Memory, step: Tensor | None) -> Focus:
+        """Which locations the queries may look at: here all real ones; `forward` says what the arguments are."""
+        return Focus(memory.mask[:, None])
+
+    def forward(
+        self, query: Tensor, memory: Memory, step: Tensor | None = None, sentinel: Tensor | None = None
+    ) -> Attended:
+        """Attend to the memory.
+
+        Args:
+            query: (B, K, H) hidden states, K sequences per image.
+            memory: L annotation vectors per image, with their projected keys.
+            step: (B, K) int64, the number of each sequence's word, from 0; local attention needs it.
+            sentinel: (B, K, D) one more vector, each sequence's own, that competes with the locations (Lu et al. 2017,
+                arXiv 1612.01887, equation 12); it is projected and scored as they are.
+
+        Returns:
+            context: (B, K, D) weighted mean of the annotation vectors, and of the sentinel.
+            alpha: (B, K, L) weights, at least in float32; each row sums to 1, or to 1 less the sentinel's weight;
+                padded locations get 0.
+            extras: "sentinel" (B, K), its weight, where there is one.
+
+        Raises:
+            ValueError: the memory has no keys: it was not prepared.
+        """
+        return self.attend(query, memory, self.focus(query, memory, step), sentinel)
+
+    def attend(self, query: Tensor, memory: Memory, focus: Focus, sentinel: Tensor | None = None) -> Attended:
+        """Attend to what a focus leaves of the memory; see `forward`."""
+        if memory.keys is None:
+            raise ValueError(NOT_PREPARED)
+        own = None if sentinel is None else self._score_own(query, sentinel)
+        alpha, weight = self.weigh(self.score(query, memory.keys), focus, own)
+        context = alpha.to(memory.features.dtype) @ memory.features  # (B, K, D)
+        if sentinel is None or weight is None:
+            return Attended(context, alpha)
+        return Attended(context + weight.to(sentinel.dtype) * sentinel, alpha, {"sentinel": weight.squeeze(-1)})
+
+    def weigh(self, scores: Tensor, focus: Focus, own: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Weights (..., L) of scores (..., L), and (..., 1) of the sentinel's score `own` where there is one."""
+        scores = scores.masked_fill(~focus.within, -torch.inf)
+        weights = self.normaliser(scores if own is None else torch.cat((scores, own.to(scores.dtype)), dim=-1))
+        alpha = weights[..., : scores.shape[-1]]
+        if focus.factor is not None:
+            alpha = alpha * focus.factor
+        return alpha, None if own is None else weights[..., -1:]
+
+    def _score_own(self, query: Tensor, own: Tensor) -> Tensor:
+        """The score (B, K, 1) of each query (B, K, H) with the vector of its own (B, K, D)."""
+        keys = self.project(own)  # (B, K, A)
+        return self.score(query.flatten(0, 1)[:, None], keys.flatten(0, 1)[:, None]).view(*query.shape[:2], 1)

@@ -1,0 +1,49 @@
+"""Several encoders that look at the same pixels, their memories one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from captioner.models.encoders.base import Encoder
+from captioner.types import Memory
+
+
+class JointEncoder(Encoder):
+    """Several memories at once: a grid and regions, say, or the grids of two networks.
+
+    Each encoder's annotation vectors are projected to a common size, W_n a_i + b_n + e_n; the learnt e_n marks the
+    encoder that they come from. As these are trained the whole cannot be cached; the encoders stay as they are,
+    frozen or not.
+
+    Args:
+        encoders: take the same pixels.
+        feature_dim: D, the common size.
+
+    Raises:
+        ValueError: there are no encoders.
+    """
+
+    def __init__(self, encoders: list[Encoder], feature_dim: int = 512) -> None:
+        super().__init__()
+        if not encoders:
+            raise ValueError("a JointEncoder needs at least one encoder")
+        self.encoders = nn.ModuleList(encoders)
+        self.feature_dim = feature_dim
+        self.projections = nn.ModuleList(nn.Linear(encoder.feature_dim, feature_dim) for encoder in encoders)
+        self.marks = nn.Parameter(torch.randn(len(encoders), feature_dim) * feature_dim**-0.5)
+
+    def forward(self, pixels: Tensor) -> Memory:
+        """See `Encoder.forward`; the memory has the encoders' parts, in their order."""
+        memories = [encoder(pixels) for encoder in self.encoders]
+        return Memory.concatenate(self._marked(memories))
+
+    def _marked(self, memories: Sequence[Memory]) -> list[Memory]:
+        """The memories in the common size, (B, L, D) each."""
+        return [
+            replace(memory, features=project(memory.features.to(mark.dtype)) + mark)
+            for memory, project, mark in zip(memories, self.projections, self.marks, strict=True)
+        ]
