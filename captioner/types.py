@@ -86,7 +86,7 @@ class Memory:
 
     @classmethod
     def from_regions(cls, features: Tensor, mask: Tensor, boxes: Tensor) -> Memory:
-        """A memory of (B, R, D) regions with their (B, R, 4) boxes, see `Part`; padded ones are not in `mask` (B, R)."""
+        """A memory of (B, R, D) regions with (B, R, 4) boxes, see `Part`; padded ones are not in `mask` (B, R)."""
         return cls(features, mask, (Part(Kind.REGIONS, features.shape[1], boxes=boxes),))
 
     @classmethod
@@ -148,8 +148,8 @@ class Attended(NamedTuple):
         alpha: (B, K, L) weights; rows sum to 1 unless the attention says otherwise, padded locations get 0. None where
             a decoder does not attend.
         extras: more to know, by name, all (B, K, ...): "heads" (B, K, N, L) of several heads, whose mean `alpha` is;
-            "sentinel" (B, K), the weight of a sentinel, the rest of alpha's row; "sample_log_prob" and "entropy" (B, K) of
-            hard attention.
+            "sentinel" (B, K), the weight of a sentinel, the rest of alpha's row; "sample_log_prob" and "entropy"
+            (B, K) of hard attention.
     """
 
     context: Tensor

@@ -22,7 +22,8 @@ def answer(lengths=LENGTHS, seed=0):
     logits = torch.randn(int(mask.sum()), VOCAB_SIZE, generator=generator, requires_grad=True)
     alpha = torch.randn(*mask.shape, NUM_LOCATIONS, generator=generator).softmax(-1) * mask[..., None]
     targets = torch.randint(VOCAB_SIZE, mask.shape, generator=generator)
-    return TeacherForced(logits, mask, alpha.requires_grad_()), targets
+    everywhere = torch.ones(len(lengths), NUM_LOCATIONS, dtype=torch.bool)
+    return TeacherForced(logits, mask, alpha.requires_grad_(), {}, everywhere), targets
 
 
 def by_hand(output, targets, label_smoothing=0.0):
@@ -45,7 +46,7 @@ def by_hand(output, targets, label_smoothing=0.0):
 
 def test_doubly_stochastic_term_equals_a_loop():
     output, targets = answer()
-    term = doubly_stochastic_term(output.alpha, output.mask)
+    term = doubly_stochastic_term(output.alpha, output.mask, output.locations)
     assert term.shape == LENGTHS.shape
     _, terms = by_hand(output, targets)
     torch.testing.assert_close(term[LENGTHS > 0], torch.tensor(terms))
@@ -53,9 +54,9 @@ def test_doubly_stochastic_term_equals_a_loop():
 
 
 def test_attending_once_everywhere_costs_nothing():
-    mask = torch.ones(1, 1, 4, dtype=torch.bool)
-    assert not doubly_stochastic_term(torch.full((1, 1, 4, 4), 0.25), mask).any()
-    assert doubly_stochastic_term(torch.eye(4)[[0, 0, 0, 0]][None, None], mask).item() == (4 - 1) ** 2 + 3
+    mask, everywhere = torch.ones(1, 1, 4, dtype=torch.bool), torch.ones(1, 4, dtype=torch.bool)
+    assert not doubly_stochastic_term(torch.full((1, 1, 4, 4), 0.25), mask, everywhere).any()
+    assert doubly_stochastic_term(torch.eye(4)[[0, 0, 0, 0]][None, None], mask, everywhere).item() == (4 - 1) ** 2 + 3
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
@@ -80,7 +81,7 @@ def test_the_scales_stand_as_documented():
     """With 196 locations and captions of 11 words, one lambda is 1, 0.33 and 0.056 of the paper's."""
     mask = torch.ones(2, 3, 11, dtype=torch.bool)
     alpha = torch.rand(2, 3, 11, 196).softmax(-1)
-    output = TeacherForced(torch.zeros(66, 5), mask, alpha)
+    output = TeacherForced(torch.zeros(66, 5), mask, alpha, {}, torch.ones(2, 196, dtype=torch.bool))
     targets = torch.zeros(2, 3, 11, dtype=torch.long)
     shares = {}
     for scale in SCALES:
@@ -114,12 +115,36 @@ def test_padding_adds_nothing(scale):
         output.logits,
         functional.pad(output.mask, (0, 3, 0, 2, 0, 1)),
         functional.pad(output.alpha, (0, 0, 0, 3, 0, 2, 0, 1)),
+        {},
+        functional.pad(output.locations, (0, 0, 0, 1), value=True),
+    )
+    padded_locations = output._replace(
+        alpha=functional.pad(output.alpha, (0, 4)), locations=functional.pad(output.locations, (0, 4))
     )
     for other in (
         loss(output, rubbish),
         loss(wider, functional.pad(rubbish, (0, 3, 0, 2, 0, 1), value=-1)),
+        loss(padded_locations, targets),
     ):
         torch.testing.assert_close(vars(other), vars(expected))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_images_of_more_and_fewer_locations_count_as_they_do_alone(scale):
+    """A batch pads locations; each image's term is divided by the number of its own."""
+    lengths = torch.full((2, 1), 4)
+    output, targets = answer(lengths)
+    fewer = torch.cat([output.alpha[1:, ..., :3].softmax(-1), torch.zeros(1, 1, NUM_WORDS, NUM_LOCATIONS - 3)], dim=-1)
+    fewer = fewer * output.mask[1:, ..., None]
+    locations = torch.arange(NUM_LOCATIONS) < torch.tensor([[NUM_LOCATIONS], [3]])
+    both = output._replace(alpha=torch.cat([output.alpha[:1], fewer]), locations=locations)
+    loss = CaptionLoss(0.7, scale)
+    alone = [
+        TeacherForced(both.logits[:4], both.mask[:1], both.alpha[:1], {}, locations[:1]),
+        TeacherForced(both.logits[4:], both.mask[1:], fewer[..., :3], {}, locations[1:, :3]),
+    ]
+    parts = [loss(part, targets[[image]]).total for image, part in enumerate(alone)]
+    torch.testing.assert_close(sum(parts), loss(both, targets).total)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -135,7 +160,9 @@ def test_sums_do_not_depend_on_the_split_into_batches(scale, strength):
     parts, row = [], 0
     for images in (slice(0, 1), slice(1, 3)):
         num_rows = int(output.mask[images].sum())
-        part = TeacherForced(output.logits[row : row + num_rows], output.mask[images], output.alpha[images])
+        part = TeacherForced(
+            output.logits[row : row + num_rows], output.mask[images], output.alpha[images], {}, output.locations[images]
+        )
         parts.append(loss(part, targets[images]))
         row += num_rows
     for name in ("count", "nll", "words", "doubly_stochastic", "captions"):
@@ -168,7 +195,8 @@ def test_a_decoder_that_does_not_attend_has_no_term():
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_batch_without_captions_is_nought(scale):
     sums = CaptionLoss(1.0, scale, 0.1)(*answer(torch.zeros(2, 3, dtype=torch.long)))
-    assert all(value.item() == 0 for value in vars(sums).values())
+    assert all(value.item() == 0 for name, value in vars(sums).items() if name != "logs")
+    assert not sums.logs
 
 
 def test_half_precision_logits_are_added_up_in_single():
@@ -177,6 +205,11 @@ def test_half_precision_logits_are_added_up_in_single():
     assert sums.total.dtype == torch.float32
     assert sums.nll.item() / LENGTHS.sum().item() == pytest.approx(by_hand(output, targets)[0] / 21, rel=0.01)
     assert not math.isnan(sums.total.item())
+
+
+def test_double_precision_is_kept():
+    output, targets = answer()
+    assert CaptionLoss()(output._replace(logits=output.logits.double()), targets).total.dtype == torch.float64
 
 
 def test_an_unknown_scale_is_refused_with_the_choices():

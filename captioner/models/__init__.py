@@ -11,7 +11,7 @@ from captioner.models.decoders import (
     TransformerDecoder,
     UpDown,
 )
-from captioner.models.encoders import Encoder, GridEncoder
+from captioner.models.encoders import Encoder, GridEncoder, JointEncoder, PrecomputedRegions, RegionEncoder, WordEncoder
 from captioner.models.model import CaptionModel
 
 __all__ = [
@@ -22,10 +22,14 @@ __all__ = [
     "Decoder",
     "Encoder",
     "GridEncoder",
+    "JointEncoder",
     "LuongDecoder",
+    "PrecomputedRegions",
     "RecurrentDecoder",
+    "RegionEncoder",
     "ShowAndTell",
     "ShowAttendTell",
     "TransformerDecoder",
     "UpDown",
+    "WordEncoder",
 ]

@@ -8,11 +8,12 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from captioner.data.datamodule import CaptionData
 from captioner.data.images import open_image
 from captioner.heatmaps import figure
 from captioner.predictor import Captioner
 from captioner.tasks.captioning import CaptioningTask
-from captioner.types import Batch
+from captioner.types import Batch, CaptionedImage
 
 
 class SampleCaptions(pl.Callback):
@@ -39,9 +40,15 @@ class SampleCaptions(pl.Callback):
         logger = trainer.logger
         if batch_idx or trainer.sanity_checking or not isinstance(logger, TensorBoardLogger):
             return
-        captioner = Captioner(pl_module.bundle(), device=str(pl_module.device))
-        for number, item in enumerate(batch.items[: self.num_samples]):
-            photo = open_image(item.path)
-            (caption,) = captioner.caption(photo, pl_module.beam_size, length_penalty=pl_module.length_penalty)
-            page = np.asarray(figure(photo, caption.maps, caption.text))
-            logger.experiment.add_image(f"sample {number}", page, trainer.global_step, dataformats="HWC")
+        data = trainer.datamodule  # type: ignore[attr-defined] (set by Lightning when it begins)
+        if not isinstance(data, CaptionData):
+            return  # no photos
+        captioner = Captioner(pl_module.bundle(), device=str(pl_module.device), regions=data.regions)
+        photos = [item for item in batch.items if isinstance(item, CaptionedImage)]
+        for number, item in enumerate(photos[: self.num_samples]):
+            (caption,) = captioner.caption(item.path, pl_module.search)
+            logger.experiment.add_text(f"caption {number}", caption.text, trainer.global_step)
+            for part, maps in enumerate(caption.looks):
+                page = np.asarray(figure(open_image(item.path), maps, caption.text))
+                name = f"sample {number}" if part == 0 else f"sample {number}, part {part}"
+                logger.experiment.add_image(name, page, trainer.global_step, dataformats="HWC")

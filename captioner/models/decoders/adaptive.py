@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from captioner.models.attention import AdditiveAttention, Attention
 from captioner.models.decoders.base import Readout
-from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal
+from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal, summary_of
 from captioner.types import Attended, Memory, State
 
 
@@ -90,7 +90,7 @@ class AdaptiveDecoder(LSTMDecoder):
 
     def advance(self, drive: Tensor, state: State, memory: Memory) -> tuple[Tensor, Attended, State]:
         """See `RecurrentDecoder.advance`."""
-        gates = drive + memory.summary[:, None] + self.recurrent_gates(state["hidden"])  # (B, K, 5H)
+        gates = drive + summary_of(memory)[:, None] + self.recurrent_gates(state["hidden"])  # (B, K, 5H)
         lstm_gates, sentinel_gate = gates.split((4 * self.hidden_dim, self.hidden_dim), dim=-1)
         hidden, cell = lstm_cell(lstm_gates, state["cell"])
         sentinel = self.sentinel(sentinel_gate.sigmoid() * cell.tanh())  # (B, K, D)

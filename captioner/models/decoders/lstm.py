@@ -122,6 +122,17 @@ def mean_vector(memory: Memory) -> Tensor:
     return (memory.features * real).sum(1) / real.sum(1)
 
 
+def summary_of(memory: Memory) -> Tensor:
+    """What `prepare` made of the whole image.
+
+    Raises:
+        ValueError: the memory was not prepared.
+    """
+    if memory.summary is None:
+        raise ValueError("the memory has no summary of this decoder: call the decoder's prepare(memory) first")
+    return memory.summary
+
+
 def orthogonal(weight: Tensor) -> None:
     """Make each of the four gates' (H, H) recurrent matrices orthogonal, as the authors' code of arXiv 1502.03044 does.
 

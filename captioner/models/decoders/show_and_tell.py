@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from captioner.models.decoders.base import Readout
-from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal
+from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal, summary_of
 from captioner.types import Attended, Memory, State
 
 
@@ -68,7 +68,7 @@ class ShowAndTell(LSTMDecoder):
 
     def init_state(self, memory: Memory, num_sequences: int) -> State:
         """See `Decoder.init_state`: one step of the LSTM, over the image."""
-        image = memory.summary + self.word_gates.bias  # (B, 4H)
+        image = summary_of(memory) + self.word_gates.bias  # (B, 4H)
         hidden, cell = lstm_cell(image, image.new_zeros(len(image), self.hidden_dim))
         return first_state(num_sequences, hidden=hidden, cell=cell)
 
@@ -80,7 +80,7 @@ class ShowAndTell(LSTMDecoder):
         """See `RecurrentDecoder.advance`; nothing is attended to."""
         gates = drive + self.recurrent_gates(state["hidden"])  # (B, K, 4H)
         if self.every_step:
-            gates = gates + memory.summary[:, None]
+            gates = gates + summary_of(memory)[:, None]
         hidden, cell = lstm_cell(gates, state["cell"])
         return hidden, Attended(hidden[..., :0], None), {"hidden": hidden, "cell": cell}
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from captioner.models.attention import Attention, MultiHeadAttention
+from captioner.models.attention.base import NOT_PREPARED
 from captioner.models.decoders.base import Decoder
 from captioner.types import Attended, Memory, State, TeacherForced
 
@@ -82,10 +83,11 @@ class TransformerDecoder(Decoder):
         self.projection = nn.Linear(feature_dim, model_dim)
         self.embedding = nn.Embedding(vocab_size, model_dim)
         self.position = nn.Embedding(max_words, model_dim) if positions == "learned" else None
-        self.layers = nn.ModuleList(
+        layers = nn.ModuleList(
             Layer(attention(model_dim, model_dim), model_dim, num_heads, feedforward_dim, dropout)
             for _ in range(num_layers)
         )
+        self.layers = cast("Sequence[Layer]", layers)  # the type of a ModuleList does not say of what
         self.final_norm = nn.LayerNorm(model_dim)
         self.output = nn.Linear(model_dim, vocab_size)
         self.drop = nn.Dropout(dropout)
@@ -104,15 +106,18 @@ class TransformerDecoder(Decoder):
         features = memory.features if self.norm is None else self.norm(memory.features)
         memory = replace(memory, features=self.drop(self.projection(features).relu()))
         prepared = [layer.look.prepare(memory) for layer in self.layers]
+        keys = [own.keys for own in prepared if own.keys is not None]
         values = [own.values for own in prepared if own.values is not None]
-        return replace(
-            prepared[0],
-            keys=torch.cat([own.keys for own in prepared], dim=-1),
-            values=torch.cat(values, dim=-1) if values else None,
-        )
+        return replace(prepared[0], keys=torch.cat(keys, dim=-1), values=torch.cat(values, dim=-1) if values else None)
 
     def _memories(self, memory: Memory) -> list[Memory]:
-        """The memory as each layer sees it (views)."""
+        """The memory as each layer sees it (views).
+
+        Raises:
+            ValueError: the memory was not prepared.
+        """
+        if memory.keys is None:
+            raise ValueError(NOT_PREPARED)
         keys = _split(memory.keys, self.num_layers)
         values = [None] * self.num_layers if memory.values is None else _split(memory.values, self.num_layers)
         return [replace(memory, keys=k, values=v) for k, v in zip(keys, values, strict=True)]
@@ -136,11 +141,10 @@ class TransformerDecoder(Decoder):
         mask = number < lengths[..., None]  # (B, K, T)
         state = self.init_state(memory, words.shape[1])
         hidden, _, attended = self._run(words, number.expand_as(words), state["past"], memory)
-        whole = mask[..., None]  # a word that is not real looks nowhere
-        extras = {
+        extras = {  # a word that is not real looks nowhere
             name: extra * mask.view(*mask.shape, *[1] * (extra.dim() - 3)) for name, extra in attended.extras.items()
         }
-        return TeacherForced(self.output(hidden[mask]), mask, attended.alpha * whole, extras, memory.mask)
+        return TeacherForced(self.output(hidden[mask]), mask, extras["heads"].mean(dim=-2), extras, memory.mask)
 
     def _run(self, words: Tensor, numbers: Tensor, past: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Attended]:
         """Read T more words of each sequence.
@@ -217,11 +221,12 @@ class Layer(nn.Module):
         hidden = hidden + self.drop(self._words_so_far(normed, past))
         query = self.norms[1](hidden).flatten(1, 2)  # (B, K * T, M): all words are queries of one copy of the memory
         flat = self.look(query, memory, numbers.flatten(1, 2))
+        extras = {"heads": flat.alpha[:, :, None], **flat.extras}  # an attention without heads is one head
         shape = numbers.shape[1:]  # (K, T)
         attended = Attended(
             flat.context.unflatten(1, shape),
             flat.alpha.unflatten(1, shape),
-            {name: extra.unflatten(1, shape) for name, extra in flat.extras.items()},
+            {name: extra.unflatten(1, shape) for name, extra in extras.items()},
         )
         hidden = hidden + self.drop(attended.context)
         return hidden + self.drop(self.feedforward(self.norms[2](hidden))), past, attended
@@ -247,7 +252,7 @@ def _split(tensor: Tensor, num_layers: int) -> Sequence[Tensor]:
 
 def _together(looks: Sequence[Attended]) -> Attended:
     """What all layers attended to: their heads side by side, and what is a number per word summed."""
-    heads = torch.cat([look.extras.get("heads", look.alpha[..., None, :]) for look in looks], dim=-2)  # (..., N, L)
+    heads = torch.cat([look.extras["heads"] for look in looks], dim=-2)  # (B, K, T, N, L)
     extras = {
         name: torch.stack([look.extras[name] for look in looks]).sum(0) for name in looks[0].extras if name != "heads"
     }

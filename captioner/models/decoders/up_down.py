@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from captioner.models.attention import AdditiveAttention, Attention
 from captioner.models.decoders.base import Readout
-from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal
+from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal, summary_of
 from captioner.types import Attended, Memory, State
 
 
@@ -96,7 +96,7 @@ class UpDown(LSTMDecoder):
         """See `RecurrentDecoder.advance`."""
         told = state["telling_hidden"]
         before = self.looking_gates(torch.cat((told, state["looking_hidden"]), dim=-1))
-        looking, looking_cell = lstm_cell(drive + memory.summary[:, None] + before, state["looking_cell"])
+        looking, looking_cell = lstm_cell(drive + summary_of(memory)[:, None] + before, state["looking_cell"])
         attended = self.attention(looking, memory, state["step"])
         seen = attended.context  # (B, K, D)
         gates = self.telling_gates(torch.cat((seen, looking.to(seen.dtype), told.to(seen.dtype)), dim=-1))

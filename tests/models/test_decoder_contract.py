@@ -1,0 +1,473 @@
+"""The contract of every decoder, over its configurations, scorers and memories. A new one is tested by existing."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+import captioner.models
+from captioner.models import (
+    AdaptiveDecoder,
+    AdditiveAttention,
+    Attention,
+    Decoder,
+    LuongDecoder,
+    RecurrentDecoder,
+    ShowAndTell,
+    ShowAttendTell,
+    TransformerDecoder,
+    UpDown,
+)
+from captioner.models.attention import HardAttention, LocationAttention, MultiHeadAttention
+from captioner.models.decoders import LSTMDecoder
+from captioner.types import Kind, Memory, Part
+
+FEATURE_DIM, VOCAB_SIZE, NUM_LOCATIONS = 6, 13, 5
+LENGTHS = torch.tensor([[6, 4, 1], [4, 3, 0], [2, 2, 2]])  # longest first, as batches come
+NUM_WORDS = 6
+
+additive = functools.partial(AdditiveAttention, attention_dim=7)
+two_heads = functools.partial(MultiHeadAttention, num_heads=2, attention_dim=6)
+hard = functools.partial(HardAttention, scorer=additive)
+
+ALL_CHANGED = {"tie_embeddings": True, "normalise_features": True, "project_dim": 11}
+OPTIONS = {
+    ShowAttendTell: {
+        "authors": {},
+        "paper": {"output_tanh": False, "gated_output": False},
+        "no gate, sizes": {"gate": "none", "embed_dim": 9, "hidden_dim": 10},
+        "plain output": {"deep_output": False, "embed_dim": 9},
+        "shipped": {"gate": "vector", **ALL_CHANGED},
+        "hard": {"attention": hard},
+    },
+    ShowAndTell: {"paper": {}, "every step": {"every_step": True, **ALL_CHANGED}},
+    LuongDecoder: {"paper": {}, "not fed": {"input_feeding": False, **ALL_CHANGED}},
+    AdaptiveDecoder: {"paper": {}, "all changed": ALL_CHANGED, "several heads": {"attention": two_heads}},
+    UpDown: {"paper": {}, "all changed": ALL_CHANGED, "several heads": {"attention": two_heads}},
+    TransformerDecoder: {
+        "paper": {},
+        "learned": {"positions": "learned", "max_words": 9, "tie_embeddings": False, "normalise_features": True},
+        "one head": {"attention": additive, "num_layers": 1},
+        "hard": {"attention": hard},
+    },
+}
+
+
+def all_of(kind: type) -> list[type]:
+    """Every class of a kind in the package that can be built."""
+    for module in pkgutil.walk_packages(captioner.models.__path__, "captioner.models."):
+        importlib.import_module(module.name)
+    found, queue = set(), [kind]
+    while queue:
+        queue += (children := queue.pop().__subclasses__())
+        found |= {cls for cls in children if cls.__module__.startswith("captioner.") and not inspect.isabstract(cls)}
+    return sorted(found, key=lambda cls: cls.__qualname__)
+
+
+def accepted(cls: type, options: dict) -> dict:
+    """Those of some options that a constructor has."""
+    return {name: value for name, value in options.items() if name in inspect.signature(cls).parameters}
+
+
+def build(cls: type[Decoder], options: dict, feature_dim: int = FEATURE_DIM) -> Decoder:
+    """A small decoder, in evaluation mode and double precision."""
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 8, "hidden_dim": 8, "model_dim": 8, "num_layers": 2, "num_heads": 2, "feedforward_dim": 12}
+    sizes["attention"] = two_heads if cls is TransformerDecoder else additive
+    return cls(feature_dim, VOCAB_SIZE, **accepted(cls, sizes) | options).double().eval()
+
+
+@pytest.fixture(
+    params=[
+        pytest.param((cls, options), id=f"{cls.__name__}, {name}")
+        for cls in all_of(Decoder)
+        for name, options in OPTIONS.get(cls, {"default": {}}).items()
+    ]
+)
+def decoder(request):
+    """Every decoder in several configurations."""
+    return build(*request.param)
+
+
+@pytest.fixture(params=all_of(Decoder), ids=lambda cls: cls.__name__)
+def plain_decoder(request):
+    """Every decoder once."""
+    return build(request.param, {})
+
+
+def random_memory(num_real=(5, 3, 1), feature_dim: int = FEATURE_DIM) -> Memory:
+    """Three grids, of which not all cells are real."""
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(len(num_real), NUM_LOCATIONS, feature_dim, generator=generator, dtype=torch.float64)
+    mask = torch.arange(NUM_LOCATIONS) < torch.tensor(num_real)[:, None]
+    return Memory(features, mask, (Part(Kind.GRID, NUM_LOCATIONS, grid=(1, NUM_LOCATIONS)),))
+
+
+def regions() -> Memory:
+    memory = random_memory((2, 5, 3))
+    return Memory.from_regions(memory.features, memory.mask, torch.rand(3, NUM_LOCATIONS, 4))
+
+
+def words() -> Memory:
+    memory = random_memory((1, 4, 5))
+    return Memory.from_words(memory.features.flip(2), memory.mask)
+
+
+def random_tokens(num_sequences: int = 3) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(VOCAB_SIZE, (3, num_sequences, NUM_WORDS + 1), generator=generator)
+
+
+def spread(output, values):
+    """Rows of the real words at their places (B, K, T, ...)."""
+    return values.new_zeros((*output.mask.shape, *values.shape[1:])).index_put(
+        output.mask.nonzero(as_tuple=True), values
+    )
+
+
+def assert_same_looks(looks, others, change=lambda tensor: tensor):
+    """The weights and extras of one answer are those of another one, changed."""
+    for name, value in looks.items():
+        torch.testing.assert_close(value, change(others[name]))
+
+
+def looks_of(output) -> dict[str, torch.Tensor]:
+    """All that a decoder says of where it looked, (B, K, T, ...) by name."""
+    return dict(output.extras) | ({} if output.alpha is None else {"alpha": output.alpha})
+
+
+def assert_steps_are_forward(decoder, memory, tokens, lengths):
+    output = decoder(memory, tokens, lengths)
+    expected = spread(output, output.logits)
+    state = decoder.init_state(memory, tokens.shape[1])
+    for step in range(tokens.shape[2] - 1):
+        logits, state = decoder.step(tokens[..., step], state, memory)
+        real = step < lengths
+        torch.testing.assert_close(logits[real], expected[:, :, step][real])
+
+
+def assert_looks_are_whole(decoder, output):
+    """Weights of real locations sum to 1 on real words, with the sentinel's; all else is 0."""
+    whole = output.alpha.sum(-1) + output.extras.get("sentinel", 0)
+    if decoder.attention.rows_sum_to_1:
+        torch.testing.assert_close(whole, output.mask.to(whole.dtype))
+    else:
+        assert (whole <= output.mask + 1e-6).all()
+        assert (whole[output.mask] > 0).all()
+    assert not output.alpha.masked_select(~output.locations[:, None, None]).any()
+    for extra in output.extras.values():
+        assert not extra[~output.mask].any()
+
+
+def assert_gradients_reach(decoder, output):
+    """Every weight, from the probability of one word."""
+    output.logits.log_softmax(-1)[:, 0].sum().backward()
+    for name, parameter in decoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+def test_the_decoders_are_found():
+    assert set(OPTIONS) <= set(all_of(Decoder))
+    assert {AdditiveAttention, HardAttention, MultiHeadAttention} < set(all_of(Attention))
+
+
+# ------------------------------------------------------------------------------------------------ every decoder
+
+
+def test_shapes(decoder):
+    output = decoder(decoder.prepare(random_memory()), random_tokens(), LENGTHS)
+    assert decoder.vocab_size == VOCAB_SIZE
+    assert output.logits.shape == (LENGTHS.sum(), VOCAB_SIZE)
+    assert torch.equal(output.mask, torch.arange(NUM_WORDS) < LENGTHS[..., None])
+    assert torch.equal(output.locations, random_memory().mask)
+    if decoder.attention is None:
+        assert output.alpha is None
+        assert not output.extras
+    else:
+        assert output.alpha.shape == (3, 3, NUM_WORDS, NUM_LOCATIONS)
+        assert_looks_are_whole(decoder, output)
+
+
+def test_state_is_image_by_sequence_and_counts_words(decoder):
+    memory = decoder.prepare(random_memory())
+    state = decoder.init_state(memory, 4)
+    for number in range(3):
+        assert all(tensor.shape[:2] == (3, 4) for tensor in state.values())
+        assert torch.equal(state["step"], torch.full((3, 4), number))
+        logits, state = decoder.step(torch.ones(3, 4, dtype=torch.long), state, memory)
+        assert logits.shape == (3, 4, VOCAB_SIZE)
+
+
+def test_step_equals_forward(decoder):
+    memory, tokens = decoder.prepare(random_memory()), random_tokens()
+    assert_steps_are_forward(decoder, memory, tokens, LENGTHS)
+    assert_steps_are_forward(decoder, memory, tokens[..., :2], LENGTHS.clamp(max=1))  # captions of one word
+
+
+def test_steps_leave_the_state_before_as_it_was(decoder):
+    """A search keeps states and goes on from them twice."""
+    memory, tokens = decoder.prepare(random_memory()), random_tokens()
+    _, state = decoder.step(tokens[..., 0], decoder.init_state(memory, 3), memory)
+    first, _ = decoder.step(tokens[..., 1], state, memory)
+    decoder.step(tokens[..., 2], state, memory)
+    again, _ = decoder.step(tokens[..., 1], state, memory)
+    assert torch.equal(first, again)
+
+
+def test_reordered_sequences_go_on_as_they_were(decoder):
+    memory, tokens = decoder.prepare(random_memory()), random_tokens()
+    _, state = decoder.step(tokens[..., 0], decoder.init_state(memory, 3), memory)
+    logits, _ = decoder.step(tokens[..., 1], state, memory)
+    order = [2, 0, 0]
+    reordered, _ = decoder.step(tokens[:, order, 1], {name: t[:, order] for name, t in state.items()}, memory)
+    torch.testing.assert_close(reordered, logits[:, order])
+
+
+@pytest.mark.parametrize(("images", "captions"), [([2, 0, 1], [2, 1, 0]), ([1, 2, 0], [1, 0, 2])])
+def test_any_order_gives_the_same(decoder, images, captions):
+    memory, tokens = random_memory(), random_tokens()
+    output = decoder(decoder.prepare(memory), tokens, LENGTHS)
+    shuffled = memory.map(lambda tensor: tensor[images])
+    other = decoder(decoder.prepare(shuffled), tokens[images][:, captions], LENGTHS[images][:, captions])
+    torch.testing.assert_close(spread(other, other.logits), spread(output, output.logits)[images][:, captions])
+    assert_same_looks(looks_of(other), looks_of(output), lambda tensor: tensor[images][:, captions])
+
+
+def test_what_stands_after_the_end_is_not_read(decoder):
+    memory, tokens = decoder.prepare(random_memory()), random_tokens()
+    output = decoder(memory, tokens, LENGTHS)
+    read = torch.arange(NUM_WORDS + 1) < LENGTHS[..., None]
+    other = decoder(memory, torch.where(read, tokens, 0), LENGTHS)
+    assert torch.equal(output.logits, other.logits)
+
+
+def test_five_captions_are_five_times_one(decoder):
+    memory, tokens = decoder.prepare(random_memory()), random_tokens(5)
+    lengths = torch.tensor([[6, 5, 4, 3, 2], [1, 1, 6, 0, 2], [0, 0, 3, 0, 0]])
+    together = decoder(memory, tokens, lengths)
+    for sequence in range(5):
+        alone = decoder(memory, tokens[:, [sequence]], lengths[:, [sequence]])
+        torch.testing.assert_close(spread(alone, alone.logits)[:, 0], spread(together, together.logits)[:, sequence])
+        assert_same_looks(looks_of(alone), looks_of(together), lambda tensor, at=sequence: tensor[:, [at]])
+
+
+def test_images_are_captioned_one_by_one_the_same(decoder):
+    memory, tokens = random_memory(), random_tokens()
+    together = decoder(decoder.prepare(memory), tokens, LENGTHS)
+    rows = spread(together, together.logits)
+    for image in range(3):
+        one = decoder.prepare(memory.map(lambda tensor, at=image: tensor[[at]]))
+        alone = decoder(one, tokens[[image]], LENGTHS[[image]])
+        torch.testing.assert_close(spread(alone, alone.logits)[0], rows[image])
+
+
+def test_masked_locations_are_as_good_as_absent(decoder):
+    memory, tokens = random_memory([5, 5, 5]), random_tokens()
+    mask = torch.tensor([True, False, True, False, True]).expand(3, -1)
+    masked = decoder(decoder.prepare(replace(memory, mask=mask)), tokens, LENGTHS)
+    absent = Memory(memory.features[:, [0, 2, 4]], mask[:, [0, 2, 4]], (Part(Kind.GRID, 3, grid=(1, 3)),))
+    without = decoder(decoder.prepare(absent), tokens, LENGTHS)
+    torch.testing.assert_close(masked.logits, without.logits)
+    for name in looks_of(masked).keys() & {"alpha", "heads"}:
+        torch.testing.assert_close(looks_of(masked)[name][..., [0, 2, 4]], looks_of(without)[name])
+
+
+def test_a_batch_without_captions_gives_nothing(decoder):
+    output = decoder(decoder.prepare(random_memory()), random_tokens(), torch.zeros(3, 3, dtype=torch.long))
+    assert output.logits.shape == (0, VOCAB_SIZE)
+    assert not output.mask.any()
+    assert not any(look.any() for look in looks_of(output).values())
+
+
+def test_gradients_reach_everything(decoder):
+    memory = random_memory()
+    features = memory.features.requires_grad_()
+    assert_gradients_reach(decoder, decoder(decoder.prepare(memory), random_tokens(), LENGTHS))
+    assert features.grad[memory.mask].any(dim=-1).all()
+    assert not features.grad[~memory.mask].any()
+
+
+def test_chance_in_training_only(decoder):
+    memory, tokens = random_memory(), random_tokens()
+
+    def logits():
+        return decoder(decoder.prepare(memory), tokens, LENGTHS).logits
+
+    assert torch.equal(logits(), logits())
+    decoder.train()
+    assert not torch.equal(logits(), logits())
+
+
+def test_mixed_precision_agrees(decoder):
+    decoder, tokens = decoder.float(), random_tokens()
+    memory = random_memory()
+    memory = replace(memory, features=memory.features.float())
+    exact = decoder(decoder.prepare(memory), tokens, LENGTHS)
+    with torch.autocast("cpu", torch.bfloat16):
+        prepared = decoder.prepare(memory)
+        rough = decoder(prepared, tokens, LENGTHS)
+        stepped, _ = decoder.step(tokens[..., 0], decoder.init_state(prepared, 3), prepared)
+    torch.testing.assert_close(rough.logits.float(), exact.logits, atol=0.1, rtol=0.05)
+    torch.testing.assert_close(stepped[LENGTHS > 0].float(), spread(rough, rough.logits)[:, :, 0][LENGTHS > 0].float())
+    if rough.alpha is not None:
+        assert rough.alpha.dtype == torch.float32
+        whole = rough.alpha.sum(-1) + rough.extras.get("sentinel", 0)
+        torch.testing.assert_close(whole, rough.mask.float(), atol=1e-5, rtol=0)
+    rough.logits.float().sum().backward()
+
+
+@torch.no_grad()
+def test_it_changes_its_number_format(decoder):
+    memory, tokens = random_memory(), random_tokens()
+    exact = decoder(decoder.prepare(memory), tokens, LENGTHS).logits
+    for dtype in (torch.float32, torch.bfloat16):
+        decoder = decoder.to(dtype)
+        prepared = decoder.prepare(replace(memory, features=memory.features.to(dtype)))
+        rough = decoder(prepared, tokens, LENGTHS).logits
+        stepped, _ = decoder.step(tokens[..., 0], decoder.init_state(prepared, 3), prepared)
+        assert rough.dtype == stepped.dtype == dtype
+        torch.testing.assert_close(rough.double(), exact, atol=0.2 if dtype == torch.bfloat16 else 1e-4, rtol=0.1)
+
+
+def test_nothing_of_the_image_is_copied_per_sequence(decoder, monkeypatch):
+    memory = decoder.prepare(random_memory())
+    kept = {
+        tensor.untyped_storage().data_ptr()
+        for tensor in (memory.features, memory.keys, memory.values)
+        if tensor is not None
+    }
+    looked = []
+
+    def spy(self, query, memory, *others):
+        assert len(memory.features) == len(query)
+        looked.extend(
+            t.untyped_storage().data_ptr() for t in (memory.features, memory.keys, memory.values) if t is not None
+        )
+        return attend(self, query, memory, *others)
+
+    attend = Attention.forward
+    monkeypatch.setattr(Attention, "forward", spy)
+    monkeypatch.setattr(type(decoder), "prepare", None)
+    for attention in (Attention, MultiHeadAttention, HardAttention):
+        monkeypatch.setattr(attention, "prepare", None)  # once, before
+    decoder(memory, random_tokens(), LENGTHS)
+    decoder.step(torch.zeros(3, 5, dtype=torch.long), decoder.init_state(memory, 5), memory)
+    assert set(looked) <= kept
+    assert bool(looked) == (decoder.attention is not None)
+
+
+def test_a_memory_that_was_not_prepared_is_refused(plain_decoder):
+    memory, tokens = random_memory(), random_tokens()
+    with pytest.raises(ValueError, match=r"call the decoder's prepare\(memory\) first"):
+        plain_decoder(memory, tokens, LENGTHS)
+
+
+@pytest.mark.parametrize("cls", all_of(RecurrentDecoder), ids=lambda cls: cls.__name__)
+def test_captions_that_have_ended_cost_nothing(cls, monkeypatch):
+    decoder = build(cls, {})
+    rectangles = []
+
+    def spy(self, drive, state, memory):
+        assert all(tensor.shape[:2] == drive.shape[:2] for tensor in state.values())
+        rectangles.append((len(memory.features), *drive.shape[:2]))
+        return advance(self, drive, state, memory)
+
+    advance = cls.advance
+    monkeypatch.setattr(cls, "advance", spy)
+    decoder(decoder.prepare(random_memory()), random_tokens(), LENGTHS)
+    assert rectangles == [(3, 3, 3), (3, 3, 3), (2, 2, 2), (2, 2, 2), (1, 1, 1), (1, 1, 1)]
+
+
+def test_the_vocabulary_is_projected_once_and_for_real_words_alone(plain_decoder):
+    calls = []
+    plain_decoder.output.register_forward_hook(lambda layer, given, logits: calls.append(logits.shape))
+    plain_decoder(plain_decoder.prepare(random_memory()), random_tokens(), LENGTHS)
+    assert calls == [(LENGTHS.sum(), VOCAB_SIZE)]
+
+
+def test_arguments_are_kept_under_their_names(decoder):
+    for name in inspect.signature(type(decoder)).parameters:
+        value = getattr(decoder, name)
+        assert isinstance(value, bool | int | float | str | None | Attention), name
+
+
+@pytest.mark.parametrize("cls", all_of(LSTMDecoder), ids=lambda cls: cls.__name__)
+def test_tied_embeddings_that_do_not_fit_are_refused(cls):
+    options = {"tie_embeddings": True, "embed_dim": 9} | accepted(cls, {"deep_output": False})
+    with pytest.raises(ValueError, match="of embed_dim 9, here they have 8: set hidden_dim"):
+        build(cls, options)
+
+
+# -------------------------------------------------------------------------- every decoder with every scorer and memory
+
+WITHOUT_SENTINEL = {LocationAttention, HardAttention}
+TINY = {"attention_dim": 8, "num_heads": 2, "window": 1, "num_locations": 7, "scorer": additive}
+ATTENTIVE = [cls for cls in all_of(Decoder) if cls is not ShowAndTell]
+
+
+@pytest.mark.parametrize("scorer", all_of(Attention), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", ATTENTIVE, ids=lambda cls: cls.__name__)
+def test_every_decoder_with_every_scorer(cls, scorer):
+    decoder = build(cls, {"attention": functools.partial(scorer, **accepted(scorer, TINY))}, feature_dim=8)
+    memory, tokens = decoder.prepare(random_memory(feature_dim=8)), random_tokens()
+    if cls is AdaptiveDecoder and scorer in WITHOUT_SENTINEL:
+        with pytest.raises(ValueError, match="sentinel"):
+            decoder(memory, tokens, LENGTHS)
+        return
+    assert_steps_are_forward(decoder, memory, tokens, LENGTHS)
+    output = decoder(memory, tokens, LENGTHS)
+    assert_looks_are_whole(decoder, output)
+    assert_extras(decoder, output)
+    assert_gradients_reach(decoder, output)
+
+
+def assert_extras(decoder, output):
+    """What attention gives beside its weights, by name and shape."""
+    shapes = {name: extra.shape[3:] for name, extra in output.extras.items()}
+    expected = {}
+    layers = decoder.num_layers if isinstance(decoder, TransformerDecoder) else 1
+    num_heads = layers * decoder.attention.num_heads
+    if isinstance(decoder, TransformerDecoder) or decoder.attention.num_heads > 1:
+        expected["heads"] = (num_heads, output.alpha.shape[-1])
+        torch.testing.assert_close(output.extras["heads"].mean(dim=3), output.alpha)
+    if isinstance(decoder, AdaptiveDecoder):
+        expected["sentinel"] = ()
+    if isinstance(decoder.attention, HardAttention):
+        expected |= {"sample_log_prob": (), "entropy": ()}
+    assert shapes == expected
+
+
+@pytest.mark.parametrize(
+    "make",
+    [regions, words, lambda: Memory.concatenate([words(), regions(), random_memory()])],
+    ids=["regions", "words", "several"],
+)
+@pytest.mark.parametrize("scorer", [additive, two_heads], ids=["additive", "multi-head"])
+@pytest.mark.parametrize("cls", all_of(Decoder), ids=lambda cls: cls.__name__)
+def test_every_decoder_over_every_memory(cls, scorer, make):
+    decoder = build(cls, accepted(cls, {"attention": scorer}))
+    memory = decoder.prepare(make())
+    assert memory.kinds == make().kinds
+    assert_steps_are_forward(decoder, memory, random_tokens(), LENGTHS)
+    output = decoder(memory, random_tokens(), LENGTHS)
+    if cls is not ShowAndTell:
+        assert_looks_are_whole(decoder, output)
+        assert_extras(decoder, output)
+    assert_gradients_reach(decoder, output)
+
+
+@pytest.mark.parametrize("cls", ATTENTIVE, ids=lambda cls: cls.__name__)
+def test_a_memory_that_the_scorer_is_not_defined_for_is_refused(cls):
+    decoder = build(cls, {"attention": functools.partial(LocationAttention, num_locations=20)})
+    with pytest.raises(ValueError, match="LocationAttention is not defined over regions"):
+        decoder.prepare(regions())
+    with pytest.raises(ValueError, match="LocationAttention is not defined over several memories at once"):
+        decoder.prepare(Memory.concatenate([words(), random_memory()]))
