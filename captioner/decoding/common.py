@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,14 @@ def state_sizes(state: State) -> tuple[int, int, torch.device]:
         raise ValueError("the state is empty: a search reads from its (B, K, ...) tensors how many images it has")
     tensor = next(iter(state.values()))
     return tensor.shape[0], tensor.shape[1], tensor.device
+
+
+def start_sizes(state: State) -> tuple[int, torch.device]:
+    """Images B of a state to start a search from, (B, 1, ...), and its device."""
+    num_images, num_sequences, device = state_sizes(state)
+    if num_sequences != 1:
+        raise ValueError(f"a search starts from one sequence per image, the state has {num_sequences}")
+    return num_images, device
 
 
 def all_settled(settled: Tensor, num_steps: int) -> bool:
@@ -56,3 +66,11 @@ def read_hypotheses(
         ]
         for image in zip(*columns, strict=True)
     ]
+
+
+def best_distinct(hypotheses: Iterable[Hypothesis], num_best: int) -> list[Hypothesis]:
+    """The best `num_best` of different words: finished ones before unfinished ones, then by score."""
+    best: dict[tuple[int, ...], Hypothesis] = {}
+    for hypothesis in sorted(hypotheses, key=lambda found: (found.finished, found.score), reverse=True):
+        best.setdefault(tuple(hypothesis.tokens), hypothesis)
+    return list(best.values())[:num_best]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from captioner.decoding.common import start_sizes
 from captioner.decoding.rollout import roll_out
 from captioner.decoding.rules import Rules
 from captioner.types import Hypothesis, State, Step
@@ -19,7 +20,11 @@ def greedy_search(step: Step, state: State, rules: Rules) -> list[Hypothesis]:
 
     Returns:
         B hypotheses; their scores are their log-probabilities.
+
+    Raises:
+        ValueError: a state of several sequences per image (`roll_out` takes these).
     """
+    start_sizes(state)
     return [image[0] for image in roll_out(step, state, rules, likeliest)]
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from captioner.decoding.constraints import Constraint
+
 
 @dataclass(frozen=True)
 class Rules:
-    """The special words of a vocabulary and the lengths a caption may have.
+    """The special words of a vocabulary, the lengths a caption may have, and further constraints.
 
     Attributes:
         bos_id: the begin word: what a decoder reads first.
@@ -20,6 +22,7 @@ class Rules:
         max_length: words, at most, the end word not counted. A caption of `max_length` words may still
             be finished by the end word; where the search prefers another word, it is cut off there
             and stays unfinished.
+        constraints: what else captions must obey, all at once.
 
     Raises:
         ValueError: when no caption could obey these rules.
@@ -30,6 +33,7 @@ class Rules:
     never: tuple[int, ...]
     min_length: int = 1
     max_length: int = 30
+    constraints: tuple[Constraint, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse rules that no caption can obey."""
@@ -40,6 +44,9 @@ class Rules:
             )
         if self.eos_id in self.never:
             raise ValueError(f"never={self.never} holds the end word, eos_id={self.eos_id}: take it out")
+        for constraint in self.constraints:
+            if (conflict := constraint.conflict(self)) is not None:
+                raise ValueError(f"no caption can obey these rules: {conflict}")
 
     def log_probs(self, logits: Tensor, words: Tensor) -> Tensor:
         """Log-probabilities of the next word, -inf where the rules forbid it.
@@ -59,4 +66,19 @@ class Rules:
             log_probs[..., word] = -torch.inf
         if words.shape[-1] < self.min_length:
             log_probs[..., self.eos_id] = -torch.inf
+        for constraint in self.constraints:
+            log_probs.masked_fill_(constraint.forbidden(words, logits.shape[-1], self), -torch.inf)
         return log_probs
+
+    @property
+    def goal(self) -> int:
+        """How far the constraints that ask for something to be there can be met in all; 0 without such."""
+        return sum(constraint.goal for constraint in self.constraints)
+
+    def progress(self, words: Tensor, vocab_size: int) -> Tensor:
+        """How far towards `goal` a caption would be after each next word: (B, K, t) words to (B, K, V) integers."""
+        asking = [constraint for constraint in self.constraints if constraint.goal]
+        progress = words.new_zeros(*words.shape[:2], vocab_size)
+        for constraint in asking:
+            progress = progress + constraint.progress(words, vocab_size, self)
+        return progress

@@ -1,4 +1,4 @@
-"""A toy model for the searches: any prefix has its own random next-word distribution."""
+"""A toy model for the searches, where any prefix has its own random next-word distribution; and all searches."""
 
 from __future__ import annotations
 
@@ -7,11 +7,23 @@ import itertools
 import pytest
 import torch
 
-from captioner.decoding import Rules
+from captioner.decoding import BeamSearch, Constraint, DiverseBeamSearch, GreedySearch, Rules, Sampling, Search
 
 PAD, BOS, EOS, UNK = range(4)
 NUM_SPECIAL = 4
 NUM_HASHES = 9973
+
+SEARCHES = {
+    "greedy": GreedySearch(),
+    "beam 1": BeamSearch(beam_size=1, length_penalty=0.0),
+    "beam 3": BeamSearch(beam_size=3, length_penalty=0.0),
+    "beam 3, normalised": BeamSearch(beam_size=3, length_penalty=0.8),
+    "beam wider than the vocabulary": BeamSearch(beam_size=20, length_penalty=0.0),
+    "groups of 1": DiverseBeamSearch(beam_size=3, num_groups=3, diversity=2.0),
+    "groups of 2": DiverseBeamSearch(beam_size=6, num_groups=3, diversity=0.5, length_penalty=0.0),
+    "sampling": Sampling(num_samples=6),
+    "sampling the head": Sampling(num_samples=4, temperature=0.7, top_k=3, top_p=0.9, seed=5),
+}
 
 
 class TableModel:
@@ -72,6 +84,17 @@ def prefix_code(words: list[int]) -> int:
     return code
 
 
+@pytest.fixture(params=SEARCHES.values(), ids=SEARCHES.keys())
+def search(request):
+    """Every search, asked for all the captions it can give: a new one is tested by standing in SEARCHES."""
+    found: Search = request.param
+
+    def all_captions(step, state, rules):
+        return found(step, state, rules, num_best=found.max_captions)
+
+    return all_captions
+
+
 @pytest.fixture(params=range(4))
 def model(request) -> TableModel:
     return TableModel(seed=request.param)
@@ -87,7 +110,7 @@ def endless_model() -> TableModel:
 
 @pytest.fixture
 def make_rules():
-    def make(min_length: int = 1, max_length: int = 4) -> Rules:
-        return Rules(BOS, EOS, never=(PAD, BOS, UNK), min_length=min_length, max_length=max_length)
+    def make(min_length: int = 1, max_length: int = 4, constraints: tuple[Constraint, ...] = ()) -> Rules:
+        return Rules(BOS, EOS, (PAD, BOS, UNK), min_length, max_length, constraints)
 
     return make

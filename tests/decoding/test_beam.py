@@ -138,9 +138,3 @@ def test_more_captions_than_beams_are_refused(model, make_rules, num_best):
 def test_a_negative_length_penalty_is_refused(model, make_rules):
     with pytest.raises(ValueError, match=r"length_penalty=-0\.5"):
         beam_search(model.step, model.init_state(), make_rules(), length_penalty=-0.5)
-
-
-def test_a_state_of_several_sequences_is_refused(model, make_rules):
-    state = {name: tensor.repeat_interleave(2, dim=1) for name, tensor in model.init_state().items()}
-    with pytest.raises(ValueError, match="the state has 2"):
-        beam_search(model.step, state, make_rules())

@@ -1,30 +1,15 @@
-"""What holds for every search: a new one is tested by standing in SEARCHES."""
+"""What holds for every search (the fixture `search` goes over them all), and for the rules."""
 
 from __future__ import annotations
 
+import jsonargparse
 import pytest
 import torch
 
-from captioner.decoding import Rules, beam_search, greedy_search
+from captioner.decoding import BeamSearch, DiverseBeamSearch, GreedySearch, Rules, Sampling, Search
 from captioner.decoding.common import all_settled
 
 EOS, UNK = 2, 3
-SEARCHES = {
-    "greedy": lambda step, state, rules: [[best] for best in greedy_search(step, state, rules)],
-    "beam 1": lambda step, state, rules: beam_search(step, state, rules, beam_size=1),
-    "beam 3": lambda step, state, rules: beam_search(step, state, rules, beam_size=3, num_best=3),
-    "beam 3, normalised": lambda step, state, rules: beam_search(
-        step, state, rules, beam_size=3, num_best=2, length_penalty=0.8
-    ),
-    "beam wider than the vocabulary": lambda step, state, rules: beam_search(
-        step, state, rules, beam_size=20, num_best=20
-    ),
-}
-
-
-@pytest.fixture(params=SEARCHES.values(), ids=SEARCHES.keys())
-def search(request):
-    return request.param
 
 
 @pytest.mark.parametrize(("min_length", "max_length"), [(0, 1), (1, 1), (0, 6), (1, 6), (3, 6), (4, 4)])
@@ -43,6 +28,13 @@ def test_log_prob_is_what_teacher_forcing_gives(search, model, make_rules):
         assert hypotheses
         for tokens, log_prob, _, finished in hypotheses:
             assert log_prob == pytest.approx(model.log_prob(image, tokens, finished), abs=1e-4)
+
+
+def test_captions_are_distinct_and_the_best_come_first(search, model, make_rules):
+    for hypotheses in search(model.step, model.init_state(), make_rules(max_length=3)):
+        assert len({tuple(hypothesis.tokens) for hypothesis in hypotheses}) == len(hypotheses)
+        ranks = [(hypothesis.finished, hypothesis.score) for hypothesis in hypotheses]
+        assert ranks == sorted(ranks, reverse=True)
 
 
 def test_low_precision_logits_are_summed_in_float32(search, model, make_rules):
@@ -123,6 +115,39 @@ def test_on_an_accelerator_only_every_fourth_step_waits_for_it():
 def test_a_state_of_no_tensors_is_refused(search, model, make_rules):
     with pytest.raises(ValueError, match="state is empty"):
         search(model.step, {}, make_rules())
+
+
+def test_a_state_of_several_sequences_is_refused(search, model, make_rules):
+    state = {name: tensor.repeat_interleave(2, dim=1) for name, tensor in model.init_state().items()}
+    with pytest.raises(ValueError, match="the state has 2"):
+        search(model.step, state, make_rules())
+
+
+@pytest.mark.parametrize(
+    ("found", "num_captions"),
+    [
+        (GreedySearch(), 1),
+        (BeamSearch(beam_size=4), 4),
+        (DiverseBeamSearch(beam_size=6, num_groups=2), 6),
+        (Sampling(num_samples=3), 3),
+    ],
+)
+def test_no_more_captions_than_a_search_can_give(model, make_rules, found, num_captions):
+    assert found.max_captions == num_captions
+    best, most = (found(model.step, model.init_state(), make_rules(), num_best) for num_best in (1, num_captions))
+    assert best == [image[:1] for image in most]
+    for num_best in (0, num_captions + 1):
+        message = f"num_best={num_best} must lie between 1 and {num_captions}.*{type(found).__name__}"
+        with pytest.raises(ValueError, match=message):
+            found(model.step, model.init_state(), make_rules(), num_best)
+
+
+def test_a_config_names_a_search_by_its_class():
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Search, "search")
+    for found in (GreedySearch(), BeamSearch(3, 0.5), DiverseBeamSearch(4, 2), Sampling(2, top_p=0.9, seed=3)):
+        config = {"class_path": f"captioner.decoding.{type(found).__name__}", "init_args": vars(found)}
+        assert parser.instantiate_classes(parser.parse_object({"search": config})).search == found
 
 
 @pytest.mark.parametrize(("min_length", "max_length"), [(-1, 5), (6, 5), (0, 0)])
