@@ -28,11 +28,12 @@ from torch import Tensor, nn
 
 import captioner
 from captioner.data.feature_cache import weights_digest
+from captioner.data.text import TextTransform
 from captioner.data.transforms import ImageTransform
 from captioner.models import CaptionModel, Decoder, Encoder
 from captioner.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT = 2  # 1: models of photos alone, whose transform is written without its kind
 KEY = "captioner"  # the one metadata entry; one sorted JSON text, so that one model is always the same bytes
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -48,13 +49,13 @@ class Bundle:
     Attributes:
         model: the encoder and the decoder.
         tokenizer: the decoder's vocabulary.
-        transform: how an image is made ready for the encoder.
+        transform: how an image, or a sentence, is made ready for the encoder; of a sentence it holds the vocabulary.
         provenance: where it comes from, JSON values: config, data, metrics, versions.
     """
 
     model: CaptionModel
     tokenizer: Tokenizer
-    transform: ImageTransform
+    transform: ImageTransform | TextTransform
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -215,7 +216,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "encoder_digest": weights_digest(bundle.model.encoder),
         "decoder": _describe_module(bundle.model.decoder),
         "tokenizer": bundle.tokenizer.to_json(),
-        "transform": dataclasses.asdict(bundle.transform),
+        "transform": _describe_transform(bundle.transform),
         "provenance": bundle.provenance,
         "includes_encoder": True,
     }
@@ -233,24 +234,35 @@ def rebuild(description: Mapping[str, Any], tensors: Mapping[str, Tensor], trust
         CheckpointError: a class that may not be built, weights that do not fit or are not those it was trained with.
     """
     encoder_spec = description["encoder"]
-    if description["includes_encoder"] and "weights" in encoder_spec["args"]:
-        encoder_spec = {**encoder_spec, "args": {**encoder_spec["args"], "weights": "none"}}
-    encoder = _build(encoder_spec, Encoder, trust)
+    encoder = _build(_weightless(encoder_spec) if description["includes_encoder"] else encoder_spec, Encoder, trust)
     if not description["includes_encoder"] and weights_digest(encoder) != description["encoder_digest"]:
         raise CheckpointError(
             f"the encoder's weights found here ({encoder_spec['args']}) are not those that it was trained with; where "
             "they are, `captioner export --include-encoder` puts them into the file"
         )
     model = CaptionModel(encoder, _build(description["decoder"], Decoder, trust))
-    if "weights" in encoder_spec["args"]:
-        encoder.weights = description["encoder"]["args"]["weights"]
+    _name_weights(encoder, encoder_spec)
     _load_weights(model, tensors, description["includes_encoder"])
     return Bundle(
         model,
         Tokenizer.from_json(description["tokenizer"]),
-        ImageTransform(**description["transform"]),
+        _build_transform(description["transform"]),
         description["provenance"],
     )
+
+
+def _describe_transform(transform: ImageTransform | TextTransform) -> dict[str, Any]:
+    if isinstance(transform, TextTransform):
+        return {"kind": "text", "tokenizer": transform.tokenizer.to_json()}
+    return {"kind": "image", **dataclasses.asdict(transform)}
+
+
+def _build_transform(description: Mapping[str, Any]) -> ImageTransform | TextTransform:
+    """The transform that `_describe_transform` described, or a file of format 1."""
+    args = dict(description)
+    if args.pop("kind", "image") == "image":
+        return ImageTransform(**args)
+    return TextTransform(Tokenizer.from_json(args["tokenizer"]))
 
 
 def _load_weights(model: CaptionModel, tensors: Mapping[str, Tensor], includes_encoder: bool) -> None:
@@ -279,6 +291,9 @@ def _describe_module(module: nn.Module) -> dict[str, Any]:
             raise ValueError(
                 f"{cls.__name__} must keep its argument {name!r} as self.{name}, so that a checkpoint can name it"
             ) from None
+        if isinstance(value, nn.ModuleList):
+            args[name] = [_describe_module(part) for part in value]
+            continue
         if isinstance(value, nn.Module):
             args[name] = _describe_module(value)
             continue
@@ -309,10 +324,11 @@ def _build(spec: Mapping[str, Any], kind: type, trust: Sequence[str]) -> Any:
         raise CheckpointError(f"{spec['class']} is no {kind.__name__}")
     args = {}
     for name, value in spec["args"].items():
-        if isinstance(value, dict) and value.keys() == {"class", "args"}:
-            part = _build(value, nn.Module, trust)
+        if isinstance(value, list):
+            value = [_build(part, nn.Module, trust) if _is_spec(part) else part for part in value]
+        elif _is_spec(value):
             is_factory = "Callable" in str(inspect.signature(cls).parameters[name].annotation)
-            value = _returning(part) if is_factory else part
+            value = _builder(value, trust) if is_factory else _build(value, nn.Module, trust)
         args[name] = value
     try:
         return cls(**args)
@@ -320,13 +336,41 @@ def _build(spec: Mapping[str, Any], kind: type, trust: Sequence[str]) -> Any:
         raise CheckpointError(f"its {class_name} cannot be built: {error}") from error
 
 
+def _is_spec(value: Any) -> bool:
+    """Whether an argument is a module that `_describe_module` described."""
+    return isinstance(value, dict) and value.keys() == {"class", "args"}
+
+
+def _weightless(value: Any) -> Any:
+    """A description whose modules, at any depth, begin without weights, as these are to be put in."""
+    if isinstance(value, list):
+        return [_weightless(part) for part in value]
+    if not _is_spec(value):
+        return value
+    args = {name: "none" if name == "weights" else _weightless(part) for name, part in value["args"].items()}
+    return {**value, "args": args}
+
+
+def _name_weights(module: Any, spec: Mapping[str, Any]) -> None:
+    """Let modules, at any depth, say again where their weights came from."""
+    for name, value in spec["args"].items():
+        if name == "weights":
+            module.weights = value
+        elif _is_spec(value):
+            _name_weights(getattr(module, name), value)
+        elif isinstance(value, list):
+            for number, part in enumerate(value):
+                if _is_spec(part):
+                    _name_weights(getattr(module, name)[number], part)
+
+
 def _package_of(module: nn.Module) -> str:
     return type(module).__module__.partition(".")[0]
 
 
-def _returning(part: nn.Module) -> Callable[..., nn.Module]:
-    """A factory that gives a part already built, whatever sizes it is asked for."""
-    return lambda *sizes: part
+def _builder(spec: Mapping[str, Any], trust: Sequence[str]) -> Callable[..., nn.Module]:
+    """A factory of a part that is described with its sizes, whatever sizes it is asked for; anew at each call."""
+    return lambda *sizes: _build(spec, nn.Module, trust)
 
 
 def _provenance(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:

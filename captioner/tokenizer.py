@@ -1,8 +1,8 @@
-"""Captions to token ids and back, on the `tokenizers` library: whole words, or byte pairs.
+"""Captions to token ids and back, on the `tokenizers` library: whole words, byte pairs, or characters.
 
-A builder (`WordLevel`, `BytePairs`) learns a vocabulary from training captions; what it gives is a
-`Tokenizer`, whatever the builder. Text is lower-cased and its punctuation dropped, as captioning does;
-hyphens and apostrophes inside a word stay ("t-shirt", "man's").
+A builder (`WordLevel`, `BytePairs`, `Characters`) learns a vocabulary from training captions; what it gives is a
+`Tokenizer`, whatever the builder. Text is lower-cased and, but for `Characters`, its punctuation dropped, as
+captioning does; hyphens and apostrophes inside a word stay ("t-shirt", "man's").
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
-from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HFTokenizer
 
 SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 WORD = r"\w+(?:['’-]\w+)*"
+CHARACTER = r"[\s\S]"
 SUBWORD_PREFIX = "##"  # marks a piece that continues a word
 
 
@@ -85,7 +86,12 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The caption that ids spell."""
-        return " ".join(self.words(ids))
+        return self.join(self.words(ids))
+
+    def join(self, words: Iterable[str]) -> str:
+        """The text that words make."""
+        is_of_characters = isinstance(self.backend.decoder, decoders.Fuse)  # spaces are words of their own, then
+        return ("" if is_of_characters else " ").join(words)
 
     def align(self, text: str) -> list[tuple[str, slice]]:
         """The words of a text, unknown ones too, and which of its ids each became.
@@ -199,6 +205,23 @@ class BytePairs(TokenizerBuilder):
         trained = json.loads(_train(backend, trainer, captions).to_json())
         del trained["added_tokens"][len(SPECIAL_WORDS) :]  # characters are no special words from here on
         return Tokenizer.from_json(json.dumps(trained))
+
+
+class Characters(TokenizerBuilder):
+    """One id per character, spaces and punctuation too: for dates, numbers, spelling.
+
+    A "word" of the tokenizer is a character then, and `decode` gives a text back as it was, in lower case.
+    """
+
+    def fit(self, captions: Iterable[str]) -> Tokenizer:
+        """See `TokenizerBuilder.fit`."""
+        backend = _plain(models.WordLevel(unk_token="<unk>"))
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(CHARACTER), behavior="isolated")
+        backend.decoder = decoders.Fuse()
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=2**31, min_frequency=1, show_progress=False, special_tokens=list(SPECIAL_WORDS)
+        )
+        return _train(backend, trainer, captions)
 
 
 def _plain(model: models.Model) -> HFTokenizer:

@@ -15,11 +15,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from captioner import checkpoint
-from captioner.checkpoint import CheckpointError, describe, load_model, rebuild, save_model
+from captioner.checkpoint import Bundle, CheckpointError, describe, load_model, rebuild, save_model
+from captioner.data.text import TextTransform
+from captioner.decoding import BeamSearch
 from captioner.models import AdditiveAttention, Attention, CaptionModel, Encoder, GridEncoder, ShowAttendTell
 from captioner.models.encoders.weights import PACKAGED, packaged_file
+from captioner.models.encoders.words import WordEncoder
 from captioner.predictor import Captioner
-from captioner.tokenizer import BytePairs
+from captioner.tokenizer import BytePairs, Characters, WordLevel
 from captioner.types import Memory
 
 HERE = __name__.partition(".")[0]
@@ -75,7 +78,7 @@ def photos(draw) -> list[np.ndarray]:
 
 
 def said(bundle, draw) -> list[tuple]:
-    captions = Captioner(bundle, "cpu").caption(photos(draw), beam_size=3)
+    captions = Captioner(bundle, "cpu").caption(photos(draw), BeamSearch(3))
     return [(caption.text, caption.log_prob, caption.maps.alpha.tobytes()) for caption in captions]
 
 
@@ -246,6 +249,47 @@ def test_an_encoder_from_a_file_is_found_or_missed_by_name(make_bundle, tmp_path
     weights.unlink()
     with pytest.raises(CheckpointError, match=r"GridEncoder cannot be built: .*cnn\.pth.*no such"):
         load_model(tmp_path / "m.safetensors")
+
+
+# ------------------------------------------------------------------------------------------ sentences
+
+
+@pytest.fixture
+def translator() -> Bundle:
+    """A model that reads sentences."""
+    torch.manual_seed(0)
+    source, target = WordLevel(1).fit(["der dritte März 1999"]), Characters().fit(["1999-03-03"])
+    decoder = ShowAttendTell(12, target.vocab_size, lambda *sizes: AdditiveAttention(*sizes, 8), 8, 8)
+    encoder = WordEncoder(source.vocab_size, embed_dim=5, hidden_dim=6, cell="gru")
+    return Bundle(CaptionModel(encoder, decoder).eval(), target, TextTransform(source), {"note": "a test"})
+
+
+def test_a_file_of_a_model_that_reads_sentences_holds_its_vocabulary(translator, tmp_path):
+    save_model(translator, tmp_path / "m.safetensors", "float32")
+    loaded = load_model(tmp_path / "m.safetensors")
+    assert isinstance(loaded.transform, TextTransform)
+    assert loaded.transform.words("der erste März") == ["der", "erste", "märz"]
+    sentence = "der dritte erste 1999"
+    assert torch.equal(loaded.transform(sentence), translator.transform(sentence))
+    before, after = (bundle.model.encode(bundle.transform(sentence)[None]) for bundle in (translator, loaded))
+    assert torch.equal(after.features, before.features)
+    assert torch.equal(after.keys, before.keys)
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode("1999-03")) == "1999-03"
+    save_model(loaded, tmp_path / "again.safetensors", "float32")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "m.safetensors").read_bytes()
+
+
+def test_the_source_vocabulary_is_a_part_of_the_digest(translator, tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(translator, path)
+    refused(path, path.read_bytes().replace(b"dritte", b"vierte"), "damaged")
+
+
+def test_a_file_of_format_1_is_read_as_before(bundle):
+    description = describe(bundle)
+    assert description["transform"].pop("kind") == "image"
+    old = rebuild({**description, "format": 1}, bundle.model.state_dict())
+    assert old.transform == bundle.transform
 
 
 # ------------------------------------------------------------------------------------------ refusals

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import captioner
-from captioner.tokenizer import SPECIAL_WORDS, BytePairs, Tokenizer, WordLevel
+from captioner.tokenizer import SPECIAL_WORDS, BytePairs, Characters, Tokenizer, WordLevel
 
 CAPTIONS = [
     "A black dog runs through the snow .",
@@ -215,6 +215,52 @@ def test_a_special_id_ends_a_word_of_pieces():
     a, b = tokenizer.encode("ab")
     assert tokenizer.words([a, b]) == ["ab"]
     assert tokenizer.words([a, tokenizer.eos_id, b]) == ["a", "b"]
+
+
+# ------------------------------------------------------------------------------------------ characters
+
+CHARACTER_TEXTS = ["2024-03-05", "a, b; c!", "  two  spaces ", "a\tb\nc", "Naïve T-Shirt #1 <eos>", " ", "犬 🐕"]
+
+
+@pytest.fixture(scope="module")
+def characters():
+    return Characters().fit([*CHARACTER_TEXTS, "March 3, 1999"])
+
+
+@pytest.mark.parametrize("text", CHARACTER_TEXTS)
+def test_characters_give_a_text_back_as_it_was(characters, text):
+    ids = characters.encode(text)
+    assert characters.decode(ids) == text.lower()
+    assert characters.words(ids) == list(text.lower())
+    assert characters.spans(ids) == characters.align(text)
+    assert [where for _, where in characters.align(text)] == [slice(n, n + 1) for n in range(len(text))]
+    assert characters.decode([characters.bos_id, *ids, characters.eos_id, characters.pad_id]) == text.lower()
+
+
+def test_characters_are_in_no_case_and_unknown_where_never_seen(characters):
+    assert characters.encode("MARCH") == characters.encode("march")
+    assert characters.unknown_words("march: 7") == [":", "7"]
+    assert characters.decode(characters.encode("m7")) == "m<unk>"
+    assert characters.encode("") == []
+
+
+def test_characters_are_the_same_every_time_and_after_saving(characters):
+    again = Characters().fit(iter([*CHARACTER_TEXTS, "March 3, 1999"]))
+    for copy in (again, Tokenizer.from_json(characters.to_json()), pickle.loads(pickle.dumps(characters))):
+        assert copy.to_json() == characters.to_json()
+        assert copy.decode(copy.encode("3, 1999")) == "3, 1999"
+    assert characters.vocab_size == 4 + len(set("".join([*CHARACTER_TEXTS, "march 3, 1999"]).lower()))
+
+
+def test_characters_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="are there captions at all"):
+        Characters().fit([""])
+
+
+def test_words_are_joined_as_they_are_decoded(tokenizer, characters):
+    ids = tokenizer.encode("two girls are running")
+    assert tokenizer.join(tokenizer.words(ids)) == tokenizer.decode(ids) == "two girls are running"
+    assert characters.join(["1", "9", " ", "9"]) == "19 9"
 
 
 def test_unknown_words_are_named_as_spelt():

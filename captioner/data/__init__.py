@@ -1,4 +1,4 @@
-"""Data: opening and finding images, fitting them to the encoder's square, reading data sets.
+"""Data: opening and finding images, fitting them to the encoder's square, reading data sets; sentences in their place.
 
 Nothing here imports torch before the first image is transformed.
 """
@@ -12,6 +12,7 @@ from captioner.data.readers import (
     Reader,
     find_reader,
 )
+from captioner.data.text import ParallelText, TextError, TextReader, TextTransform
 from captioner.data.transforms import PAD_VALUE, Augmentation, ImageTransform
 
 __all__ = [
@@ -26,7 +27,11 @@ __all__ = [
     "ImageSource",
     "ImageTransform",
     "KarpathySplit",
+    "ParallelText",
     "Reader",
+    "TextError",
+    "TextReader",
+    "TextTransform",
     "find_images",
     "find_reader",
     "open_image",

@@ -1,5 +1,6 @@
 """Image-major batches: an image is loaded, moved and encoded once for its K captions.
 
+Sentences that are read in place of images go the same way: where it says image, it may be one of them.
 Images of alike caption length share a batch, and inside a batch longer captions come first, so that
 a decoder spends nothing on rows that have ended. What is in a batch depends on (seed, epoch) alone and
 the loader knows which batches were used, so that a training run that was cut off goes on where it was.
@@ -11,7 +12,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +20,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from captioner.data.images import ImageError, open_image
+from captioner.data.text import TextError
 from captioner.data.transforms import Augmentation, ImageTransform
 from captioner.tokenizer import Tokenizer
-from captioner.types import Batch, CaptionedImage, Memory
+from captioner.types import Batch, CaptionedImage, Item, Memory
 
-Item = tuple[int, int]
+Place = tuple[int, int]
 """(epoch, index) of one image: the epoch travels with it to the worker that loads it."""
+
+ItemOfKind = TypeVar("ItemOfKind", bound=Item, contravariant=True)
+Loaded = TypeVar("Loaded")
 
 
 def stable_seed(*parts: int | str) -> int:
@@ -44,7 +49,7 @@ class EncodedCaptions:
         max_words: the most words that are kept of a caption.
     """
 
-    def __init__(self, items: Sequence[CaptionedImage], tokenizer: Tokenizer, max_words: int) -> None:
+    def __init__(self, items: Sequence[Item], tokenizer: Tokenizer, max_words: int) -> None:
         if max_words < 1:
             raise ValueError(f"max_words must be at least 1, not {max_words}")
         flat: list[int] = []
@@ -79,17 +84,18 @@ class EncodedCaptions:
         return np.array([lengths[start:end].max(initial=0) for start, end in bounds], dtype=np.int64)
 
 
-class Source(Protocol):
-    """Where what a model looks at comes from: image files, or a cache of a frozen encoder's memories."""
+class Source(Protocol[ItemOfKind, Loaded]):
+    """Where what a model looks at comes from: image files, features that were computed before, sentences."""
 
-    def load(self, item: CaptionedImage, epoch: int, index: int) -> Tensor:
-        """One image's pixels or features.
+    def load(self, item: ItemOfKind, epoch: int, index: int) -> Loaded:
+        """One image's pixels or features, or one sentence's ids.
 
         Raises:
-            ImageError: the image cannot be read, or is not in the cache.
+            ImageError: the image cannot be read, or has no features.
+            TextError: the sentence has no words.
         """
 
-    def stack(self, loaded: list[Tensor]) -> Tensor | Memory:
+    def stack(self, loaded: list[Loaded]) -> Tensor | Memory:
         """What a batch of them is to the model."""
 
 
@@ -128,9 +134,9 @@ class Example(NamedTuple):
         item: the image as its reader gave it.
     """
 
-    loaded: Tensor
+    loaded: Any
     captions: list[np.ndarray]
-    item: CaptionedImage
+    item: Item
 
 
 class Problem(NamedTuple):
@@ -155,7 +161,7 @@ class CaptionDataset(Dataset):
 
     def __init__(
         self,
-        items: Sequence[CaptionedImage],
+        items: Sequence[Item],
         captions: EncodedCaptions,
         source: Source,
         captions_per_image: int | None = None,
@@ -171,9 +177,9 @@ class CaptionDataset(Dataset):
         """The number of images."""
         return len(self.items)
 
-    def __getitem__(self, key: Item) -> Example | Problem:
+    def __getitem__(self, place: Place) -> Example | Problem:
         """Load one image; a problem with it comes back as a value."""
-        epoch, index = key
+        epoch, index = place
         item = self.items[index]
         captions = self.captions.of_image(index)
         if self.captions_per_image is not None and len(captions) > self.captions_per_image:
@@ -181,7 +187,7 @@ class CaptionDataset(Dataset):
             captions = rng.sample(captions, self.captions_per_image)
         try:
             return Example(self.source.load(item, epoch, index), captions, item)
-        except ImageError as error:
+        except (ImageError, TextError) as error:
             return Problem(str(error))
 
 
@@ -192,10 +198,7 @@ class HostBatch(Batch):
     def pin_memory(self) -> HostBatch:
         """The same batch in page-locked memory, from which a copy to a GPU can run beside its work."""
         source = self.source
-        if isinstance(source, Memory):
-            source = replace(source, features=source.features.pin_memory(), mask=source.mask.pin_memory())
-        else:
-            source = source.pin_memory()
+        source = source.map(Tensor.pin_memory) if isinstance(source, Memory) else source.pin_memory()
         return replace(self, source=source, tokens=self.tokens.pin_memory(), lengths=self.lengths.pin_memory())
 
 
@@ -353,10 +356,10 @@ class OrderedBatches:
 
 
 class ImageLoadError(ValueError):
-    """An image of a data set could not be loaded."""
+    """An image, or a sentence, of a data set could not be loaded."""
 
 
-class _ItemBatches(Sampler):
+class _PlaceBatches(Sampler):
     """The batches that come next, in the form that torch's loader asks for.
 
     The position is kept here and not in the loader: with a reference back to the loader, workers would be
@@ -371,7 +374,7 @@ class _ItemBatches(Sampler):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[list[Item]]:
+    def __iter__(self) -> Iterator[list[Place]]:
         epoch = self.epoch
         return iter([[(epoch, index) for index in batch] for batch in self.batches.of_epoch(epoch)[self.num_used :]])
 
@@ -399,7 +402,7 @@ class BatchLoader:
     ) -> None:
         self.dataset = dataset
         self.batches = batches
-        self.upcoming = _ItemBatches(batches)
+        self.upcoming = _PlaceBatches(batches)
         self.loader = DataLoader(
             dataset,
             batch_sampler=self.upcoming,

@@ -89,7 +89,7 @@ def identity(encoder: nn.Module, transform: ImageTransform) -> dict[str, Any]:
     }
 
 
-def _differences(made_with: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def differences(made_with: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What differs between two identities, in words."""
     found = []
     for part in ("format", "encoder", "transform"):
@@ -264,9 +264,7 @@ class CachedFeatures:
 
 def stack_grids(grids: Sequence[Tensor]) -> Memory:
     """A memory of B grids (h, w, D)."""
-    height, width, _ = grids[0].shape
-    features = torch.stack(list(grids)).flatten(1, 2)  # (B, L, D)
-    return Memory(features, torch.ones(features.shape[:2], dtype=torch.bool), grid=(height, width))
+    return Memory.from_grid(torch.stack(list(grids)).permute(0, 3, 1, 2))  # (B, D, h, w), no copy
 
 
 # ------------------------------------------------------------------------------------------ building
@@ -318,7 +316,7 @@ def build_cache(
     was_training = encoder.training
     encoder.eval().to(device)
     try:
-        with _locked(folder):
+        with locked(folder):
             grid = _prepare(folder, encoder, transform, augmentation if views > 1 else None, device)
             with _Writer(folder, grid) as writer:
                 todo, problems = _not_in(writer.rows, [str(item.path) for item in items], views)
@@ -378,7 +376,7 @@ def _fill(
 ) -> list[ImageError]:
     """Encode and write images; returns those that cannot be read."""
     problems: list[ImageError] = []
-    with _progress("encoding", num_images) as advance:
+    with progress("encoding", num_images) as advance:
         for loaded in loader:
             good = [image for image in loaded if isinstance(image, _Loaded)]
             problems += [image for image in loaded if isinstance(image, ImageError)]
@@ -394,7 +392,7 @@ def _not_in(rows: dict[str, Row], paths: list[str], views: int) -> tuple[list[st
     """The paths whose images have no rows yet (each image once), and what cannot be read."""
     todo, problems = [], []
     seen = {digest for digest, row in rows.items() if row.views >= views}
-    with _progress("hashing", len(paths)) as advance:
+    with progress("hashing", len(paths)) as advance:
         for path, digest in zip(paths, _in_threads(_file_digest, paths), strict=True):
             if isinstance(digest, ImageError):
                 problems.append(digest)
@@ -410,7 +408,9 @@ def _encode(encoder: nn.Module, pixels: Tensor) -> Tensor:
     with torch.inference_mode():
         memory = encoder(pixels)
     if memory.grid is None:
-        raise CacheError("only memories that are a grid can be cached")
+        raise CacheError(
+            "only memories that are one grid can be cached; `captioner regions` stores the regions of a detector"
+        )
     features = memory.features.float()
     peak = features.abs().max().item()
     if not peak <= FLOAT16_MAX:  # also true for NaN
@@ -532,7 +532,7 @@ def _read_meta(folder: Path) -> dict[str, Any] | None:
 def _check_identity(
     folder: Path, meta: dict[str, Any], wanted: dict[str, Any], augmenting: dict[str, Any] | None
 ) -> None:
-    found = _differences(meta, wanted)
+    found = differences(meta, wanted)
     if augmenting is not None and meta["augmentation"] != augmenting:
         found.append(f"the augmentation: {meta['augmentation']} there, {augmenting} here")
     if found:
@@ -592,16 +592,16 @@ def _in_threads(function: Callable[[str], T], values: Sequence[str]) -> Iterator
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a cache for writing; the system lets go of it when the process ends, however it ends."""
-    import fcntl  # not on Windows, where a cache can be read but not built
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for writing; the system lets go of it when the process ends, however it ends."""
+    import fcntl  # not on Windows, where a folder can be read but not written
 
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise CacheError(f"{folder}: another process is building this cache; wait until it has finished") from error
+            raise CacheError(f"{folder}: another process is writing to it; wait until it has finished") from error
         yield
 
 
@@ -614,7 +614,7 @@ def _readable(num_bytes: float) -> str:
 
 
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, a line every half minute in a log; yields a function that counts on."""
     with progress_bar(what, total) as bar:
         done, last = 0, time.monotonic()

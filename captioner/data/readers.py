@@ -43,13 +43,14 @@ class Reader(ABC):
     def items(self, split: str) -> list[CaptionedImage]:
         """The images of one of `splits`, in the data set's order; `read` checks that their files exist."""
 
-    def read(self, split: str) -> list[CaptionedImage]:
+    def read(self, split: str, require_images: bool = True) -> list[CaptionedImage]:
         """Read one split: its images in the data set's order, each once, with all its captions.
 
         Captions lose their outer white space and empty ones are dropped; else they are as written.
 
         Args:
             split: one of `splits`; "dev", "val", "valid" and "validation" stand for one another.
+            require_images: whether the image files must be there; features of them may be all that one has.
 
         Raises:
             ValueError: there is no such split, it is empty, or a file is malformed (the error names it).
@@ -60,7 +61,8 @@ class Reader(ABC):
         items = self.items(name)
         if not items:
             raise ValueError(f"{self}: split {name!r} holds no images")
-        _require_images([item.path for item in items])
+        if require_images:
+            _require_images([item.path for item in items])
         return items
 
     def _split_named(self, wanted: str) -> str:

@@ -10,6 +10,7 @@ from captioner.data.batches import (
     CaptionDataset,
     Collate,
     EncodedCaptions,
+    HostBatch,
     ImageFiles,
     ImageLoadError,
     OrderedBatches,
@@ -20,7 +21,7 @@ from captioner.data.images import ImageError
 from captioner.data.synthetic import SyntheticShapes
 from captioner.data.transforms import Augmentation, ImageTransform
 from captioner.tokenizer import WordLevel
-from captioner.types import CaptionedImage
+from captioner.types import CaptionedImage, Memory
 
 WORDS = list("abcdefgh")
 TOKENIZER = WordLevel(min_count=1).fit([" ".join(WORDS)])
@@ -100,6 +101,19 @@ def test_more_captions_than_wanted_are_sampled_anew_every_epoch():
     assert all(len(draw) == 4 and all(words in everything for words in draw) for draw in draws)
     assert draws[0] != draws[1]
     assert draws[0] == [words.tolist() for words in dataset[0, 0].captions]
+
+
+@pytest.mark.parametrize("kind", ["pixels", "memory"])
+def test_all_of_a_batch_is_pinned(kind, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.shape) or tensor)
+    boxes = torch.zeros(2, 5, 4)
+    memory = Memory.from_regions(torch.zeros(2, 5, 3), torch.ones(2, 5, dtype=torch.bool), boxes)
+    source = torch.zeros(2, 3, 8, 8) if kind == "pixels" else memory
+    batch = HostBatch(source, torch.zeros(2, 1, 4), torch.zeros(2, 1), ["first", "second"]).pin_memory()
+    assert batch.items == ["first", "second"]
+    expected = [(2, 3, 8, 8)] if kind == "pixels" else [(2, 5, 3), (2, 5), (2, 5, 4)]
+    assert sorted(map(tuple, pinned)) == sorted([*expected, (2, 1, 4), (2, 1)])
 
 
 # ------------------------------------------------------------------------------------------ which images

@@ -197,7 +197,7 @@ def test_training_needs_captions(tmp_path):
             return [type(item)(item.image_id, item.path) for item in super().items(split)]
 
     assert len(data(tmp_path, reader=Half(tmp_path / "pictures", num_train=10)).items("train")) == 5
-    with pytest.raises(ValueError, match="no image of the split 'train' has a caption"):
+    with pytest.raises(ValueError, match="nothing in the split 'train' has a caption"):
         data(tmp_path, reader=Bare(tmp_path / "pictures", num_train=10)).items("train")
 
 

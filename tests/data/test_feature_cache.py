@@ -254,7 +254,7 @@ def test_two_builders_at_once_are_refused(folder, items, encoder):
 
     build(folder, items, encoder, report=meanwhile)
     assert len(errors) == 1
-    assert "another process is building this cache" in errors[0]
+    assert "another process is writing to it" in errors[0]
     assert FeatureCache.open(folder, encoder, TRANSFORM).check(items) == []
 
 

@@ -1,0 +1,232 @@
+"""Sentences in place of images: what makes them ready for an encoder, and readers of parallel text.
+
+A model is trained with one `TextTransform` and carries it for ever, as one of photos carries its `ImageTransform`.
+To add a data set, write a subclass of `TextReader` with `splits` and `items`; nothing else changes.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioner.data.readers import VALIDATION_NAMES
+from captioner.tokenizer import Tokenizer
+from captioner.types import TextPair
+
+if TYPE_CHECKING:  # torch is imported by the first call, as in `transforms.py`
+    from torch import Tensor
+
+
+class TextError(ValueError):
+    """A sentence that cannot be read."""
+
+
+@dataclass(frozen=True)
+class TextTransform:
+    """Makes a sentence ready for an encoder: its words' ids.
+
+    Attributes:
+        tokenizer: the vocabulary of the source.
+    """
+
+    tokenizer: Tokenizer
+
+    def __call__(self, text: str) -> Tensor:
+        """Read a sentence.
+
+        Args:
+            text: the sentence as written; words that the vocabulary lacks are read as the unknown word.
+
+        Returns:
+            (S,) int64 ids.
+
+        Raises:
+            TextError: the sentence has no words.
+        """
+        import torch
+
+        ids = self.tokenizer.encode(text)
+        if not ids:
+            raise TextError(f"the sentence {text!r} has no words to read")
+        return torch.tensor(ids, dtype=torch.int64)
+
+    def words(self, text: str) -> list[str]:
+        """What each of the S ids stands for: a word of the text, unknown ones as spelt there, or a piece of one."""
+        ids = self.tokenizer.encode(text)
+        words: list[str] = []
+        for word, where in self.tokenizer.align(text):
+            pieces = ids[where]
+            words += [word] if len(pieces) == 1 else [self.tokenizer.decode([piece]) for piece in pieces]
+        return words
+
+
+def pad_sentences(sentences: Sequence[Tensor]) -> Tensor:
+    """B sentences (S,) of any lengths as one tensor (B, S), padded behind."""
+    from torch.nn.utils.rnn import pad_sequence
+
+    return pad_sequence(list(sentences), batch_first=True, padding_value=Tokenizer.pad_id)
+
+
+class Sentences:
+    """Sentences as a source of batches, see `batches.Source`.
+
+    Args:
+        transform: makes their ids.
+    """
+
+    def __init__(self, transform: TextTransform) -> None:
+        self.transform = transform
+
+    def load(self, item: TextPair, epoch: int, index: int) -> Tensor:
+        """(S,) int64 ids of a pair's source; an error says which pair's."""
+        try:
+            return self.transform(item.text)
+        except TextError as error:
+            raise TextError(f"{item.key}: {error}") from error
+
+    def stack(self, loaded: list[Tensor]) -> Tensor:
+        """(B, S) int64 ids."""
+        return pad_sentences(loaded)
+
+
+# ---------------------------------------------------------------------------------- readers
+
+
+class TextReader(ABC):
+    """A data set of sentences with what they are to become."""
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that can be read."""
+
+    @abstractmethod
+    def items(self, split: str) -> list[TextPair]:
+        """The pairs of one of `splits`, in the data set's order, each with a key of its own."""
+
+    def read(self, split: str) -> list[TextPair]:
+        """Read one split.
+
+        Args:
+            split: one of `splits`; "dev", "val", "valid" and "validation" stand for one another.
+
+        Raises:
+            ValueError: there is no such split, it is empty, or a file is malformed (the error names file and line).
+            FileNotFoundError: a file is missing.
+        """
+        names = (split, *VALIDATION_NAMES) if split in VALIDATION_NAMES else (split,)
+        name = next((name for name in names if name in self.splits), None)
+        if name is None:
+            raise ValueError(f"{self}: no split {split!r}; there are: {', '.join(self.splits) or 'none'}")
+        items = self.items(name)
+        if not items:
+            raise ValueError(f"{self}: split {name!r} holds no sentences")
+        return items
+
+
+@dataclass(frozen=True)
+class ParallelText(TextReader):
+    """Parallel text, a pair a line, in UTF-8. A pair's key is the number of its line, or its `id`.
+
+    Attributes:
+        files: for each split one file, or two whose lines belong together. Two (`[train.en, train.de]`) hold sources
+            and targets. One that ends in `.jsonl` holds objects with `source`, `target` (a text, or a list of them)
+            and, if you like, `id`; any other holds `source<tab>target`, and more targets after more tabs.
+    """
+
+    files: dict[str, str | list[str]]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The keys of `files`."""
+        return tuple(self.files)
+
+    def items(self, split: str) -> list[TextPair]:
+        """The pairs of a split; blank lines are left out, those that are blank on one side only are an error."""
+        files = self.files[split]
+        if isinstance(files, str):
+            path = Path(files)
+            pairs = _json_pairs(path) if path.suffix == ".jsonl" else _tab_pairs(path)
+        else:
+            if len(files) != 2:
+                raise ValueError(f"split {split!r}: one file or two, sources and targets, not {len(files)}: {files}")
+            pairs = _aligned_pairs(Path(files[0]), Path(files[1]))
+        seen: set[int | str] = set()
+        items = []
+        for where, key, source, targets in pairs:
+            item = TextPair(key, source.strip(), tuple(target.strip() for target in targets))
+            if not item.text or not all(item.captions):
+                raise ValueError(f"{where}: the {'target' if item.text else 'source'} is empty")
+            if key in seen:
+                raise ValueError(f"{where}: there is an earlier pair with the id {key!r}")
+            seen.add(key)
+            items.append(item)
+        return items
+
+
+Pair = tuple[str, "int | str", str, list[str]]
+"""One pair as a file has it: its place for errors, its key, the source, the targets."""
+
+
+def _lines(path: Path) -> list[str]:
+    """All lines of a text file, blank ones too: in two files that belong together their numbers count."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: it knows more ends than files do
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    return lines if lines[-1] else lines[:-1]
+
+
+def _tab_pairs(path: Path) -> Iterator[Pair]:
+    for number, line in enumerate(_lines(path), 1):
+        where = f"{path}, line {number}"
+        source, *targets = line.split("\t")
+        if not line.strip():
+            continue
+        if not targets:
+            raise ValueError(f"{where}: no tab between source and target: {line[:80]!r}")
+        yield where, number, source, targets
+
+
+def _aligned_pairs(source_path: Path, target_path: Path) -> Iterator[Pair]:
+    sources, targets = _lines(source_path), _lines(target_path)
+    if len(sources) != len(targets):
+        raise ValueError(
+            f"{source_path} has {len(sources):,} lines and {target_path} {len(targets):,}: they do not belong together"
+        )
+    for number, (source, target) in enumerate(zip(sources, targets, strict=True), 1):
+        if source.strip() or target.strip():
+            yield f"{target_path if source.strip() else source_path}, line {number}", number, source, [target]
+
+
+def _json_pairs(path: Path) -> Iterator[Pair]:
+    for number, line in enumerate(_lines(path), 1):
+        where = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: malformed JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: not a JSON object: {line[:80]!r}")
+        targets = _field(row, "target", where)
+        targets = [targets] if isinstance(targets, str) else targets
+        if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+            raise ValueError(f"{where}: the target is neither a text nor a list of texts")
+        source, key = _field(row, "source", where), row.get("id", number)
+        if not isinstance(source, str):
+            raise ValueError(f"{where}: the source is not a text but {source!r}")
+        if not isinstance(key, int | str):
+            raise ValueError(f"{where}: the id is neither a number nor a text but {key!r}")
+        yield where, key, source, targets
+
+
+def _field(row: dict[str, Any], name: str, where: str) -> Any:
+    if name not in row:
+        raise ValueError(f"{where}: no {name!r}; there are: {', '.join(row) or 'none'}")
+    return row[name]
