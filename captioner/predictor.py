@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,46 +16,147 @@ from PIL import Image
 from torch import Tensor
 
 from captioner.checkpoint import Bundle, load_model
-from captioner.data.feature_cache import FeatureCache, stack_grids
+from captioner.data.batches import ImageFiles, Source
+from captioner.data.feature_cache import CachedFeatures, FeatureCache
 from captioner.data.images import ImageError, ImageSource, open_image
-from captioner.decoding import Rules, beam_search
-from captioner.types import AttentionMaps, Memory
+from captioner.data.regions import RegionFile
+from captioner.data.text import Sentences, TextTransform
+from captioner.decoding import (
+    BeamSearch,
+    Constraint,
+    ForbiddenWords,
+    NoBadEndings,
+    NoRepeatedNgrams,
+    RequiredWords,
+    Rules,
+    Search,
+)
+from captioner.tokenizer import Tokenizer
+from captioner.types import (
+    AttentionMaps,
+    CaptionedImage,
+    GridMaps,
+    Memory,
+    Part,
+    RegionMaps,
+    TeacherForced,
+    WordMaps,
+)
 
 SHIPPED_MODEL = Path(__file__).parent / "assets" / "flickr8k.safetensors"
-LENGTH_PENALTY = 0.7  # chosen on Flickr8k's dev split
 T = TypeVar("T", bound=ImageSource)
 
 
 @dataclass(frozen=True)
-class Caption:
-    """What a model says of one photo.
+class Wording:
+    """What captions must obey, in words; `decoding.constraints` says how.
+
+    Attributes:
+        min_length: in words, the end word not counted.
+        max_length: in words.
+        no_repeat: no run of so many words comes twice in a caption; 0 allows it.
+        forbidden: words, or several in a row, that no caption may hold.
+        required: words, or several in a row, that every finished caption holds.
+        bad_endings: words, or several in a row, that no finished caption ends in ("a", "with the").
+    """
+
+    min_length: int = 1
+    max_length: int = 30
+    no_repeat: int = 0
+    forbidden: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    bad_endings: tuple[str, ...] = ()
+
+    def rules(self, tokenizer: Tokenizer) -> Rules:
+        """The same in a vocabulary's ids.
+
+        Raises:
+            ValueError: a word that the vocabulary does not have, or lengths that are not possible.
+        """
+        constraints: list[Constraint] = []
+        if self.no_repeat:
+            constraints.append(NoRepeatedNgrams(self.no_repeat))
+        for phrases, make in (
+            (self.forbidden, ForbiddenWords),
+            (self.required, RequiredWords),
+            (self.bad_endings, NoBadEndings),
+        ):
+            if phrases:
+                constraints.append(make(tuple(_ids(phrase, tokenizer) for phrase in phrases)))
+        return Rules(
+            tokenizer.bos_id,
+            tokenizer.eos_id,
+            tokenizer.never,
+            min_length=self.min_length,
+            max_length=self.max_length,
+            constraints=tuple(constraints),
+        )
+
+
+def _ids(phrase: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+    unknown = tokenizer.unknown_words(phrase)
+    if unknown:
+        raise ValueError(f"the model does not know {', '.join(map(repr, unknown))} of {phrase!r}")
+    return tuple(tokenizer.encode(phrase))
+
+
+class Alternative(NamedTuple):
+    """A caption that a search found beside the best.
 
     Attributes:
         text: the caption.
-        words: its words, one map each.
+        log_prob: the model's natural log-probability of it.
+    """
+
+    text: str
+    log_prob: float
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a model says of one photo (or sentence).
+
+    Attributes:
+        text: the caption.
+        words: its words.
         log_prob: the model's natural log-probability of the caption (the end word included).
-        maps: where it looked for each word.
+        looks: where it looked for each word: maps for each part of its memory; none where it does not attend.
+        others: what else the search found, best first, where more than one caption was asked for.
     """
 
     text: str
     words: tuple[str, ...]
     log_prob: float
-    maps: AttentionMaps
+    looks: tuple[AttentionMaps, ...] = ()
+    others: tuple[Alternative, ...] = ()
+
+    @property
+    def maps(self) -> AttentionMaps:
+        """Where it looked in the first part of its memory, which for most models is all of it.
+
+        Raises:
+            ValueError: the model does not attend.
+        """
+        if not self.looks:
+            raise ValueError("this model does not attend, so there are no maps of where it looked")
+        return self.looks[0]
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A photo ready for the model, and where its grid lies in the original.
+class Loaded:
+    """A photo or a sentence ready for the model.
 
     Attributes:
-        loaded: (3, S, S) uint8 pixels, or (h, w, D) features from a cache.
-        size: (width, height) of the upright original.
-        grid_box: see `AttentionMaps`.
+        tensor: what the model's source stacks: pixels, features of a cache, regions of a file, words.
+        size: (width, height) of the upright photo.
+        view: (x0, y0, x1, y1) what the encoder sees of it, see `GridMaps.grid_box`.
+        source_words: the words of a sentence.
     """
 
-    loaded: Tensor
-    size: tuple[int, int]
-    grid_box: tuple[float, float, float, float]
+    tensor: Any
+    size: tuple[int, int] = (0, 0)
+    view: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    source_words: tuple[str, ...] = ()
 
 
 class Captioner:
@@ -66,52 +167,75 @@ class Captioner:
         device: "auto" (a GPU if there is one), or what `torch.device` takes.
         cache: the folder of a feature cache that holds the encoder's features of all photos to come, which are given as
             paths then; None runs the encoder.
+        regions: the file or folder of region features that holds all photos to come, likewise.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: there is no such device here, both a cache and regions are given, or these are not for this model.
         CacheError: the cache was made with another encoder, other weights or another transform.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "auto", cache: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "auto",
+        cache: str | Path | None = None,
+        regions: str | Path | None = None,
+    ) -> None:
+        if cache is not None and regions is not None:
+            raise ValueError("features come from a cache or from a file of regions, not from both")
         self.model = bundle.model.eval()
         self.tokenizer = bundle.tokenizer
         self.transform = bundle.transform
         self.provenance = bundle.provenance
-        self.cache = None if cache is None else FeatureCache.open(cache, self.model.encoder, self.transform)
+        self.source = self._find_source(cache, regions)
         self.device = find_device(device)
         self.model.to(self.device)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it reads sentences, not photos."""
+        return isinstance(self.transform, TextTransform)
+
+    def _find_source(self, cache: str | Path | None, regions: str | Path | None) -> Source:
+        """Where what the model looks at comes from."""
+        if isinstance(self.transform, TextTransform):
+            return Sentences(self.transform)
+        if regions is not None:
+            file = RegionFile(regions)
+            file.require_for(self.model.encoder, self.transform)
+            return file
+        if cache is not None:
+            return CachedFeatures(FeatureCache.open(cache, self.model.encoder, self.transform))
+        return ImageFiles(self.transform)
 
     def caption(
         self,
         images: ImageSource | Iterable[ImageSource],
-        beam_size: int = 5,
+        search: Search | None = None,
+        wording: Wording | None = None,
         batch_size: int = 16,
-        length_penalty: float = LENGTH_PENALTY,
-        min_length: int = 1,
-        max_length: int = 30,
+        num_best: int = 1,
     ) -> list[Caption]:
-        """Caption photos.
+        """Caption photos (or, with a model that reads sentences, sentences).
 
         Args:
-            images: paths, PIL images, arrays (H, W, 3) or bytes of image files; or a single one.
-            beam_size: prefixes that the search keeps; 1 is greedy search.
+            images: paths, PIL images, arrays (H, W, 3) or bytes of image files; or a single one. Sentences as they are.
+            search: how to search; by default 5 beams with a length penalty of 0.7, see `BeamSearch`.
+            wording: what captions must obey; by default 1 to 30 words.
             batch_size: photos that go through the model together.
-            length_penalty: see `beam_search`.
-            min_length: of a caption, in words.
-            max_length: of a caption, in words.
+            num_best: captions wanted per photo; the best comes first, the others in its `others`.
 
         Returns:
             A caption per photo, in order.
 
         Raises:
             ImageError: a photo cannot be read; see `stream` to go on with the others.
-            ValueError: sizes or lengths that are not possible.
+            ValueError: sizes, lengths or words that are not possible.
         """
         if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
             images = [images]
-        results = self.stream(images, beam_size, batch_size, length_penalty, min_length, max_length)
         captions = []
-        for _, result in results:
+        for _, result in self.stream(images, search, wording, batch_size, num_best):
             if isinstance(result, ImageError):
                 raise result
             captions.append(result)
@@ -120,34 +244,40 @@ class Captioner:
     def stream(
         self,
         images: Iterable[T],
-        beam_size: int = 5,
+        search: Search | None = None,
+        wording: Wording | None = None,
         batch_size: int = 16,
-        length_penalty: float = LENGTH_PENALTY,
-        min_length: int = 1,
-        max_length: int = 30,
+        num_best: int = 1,
     ) -> Iterator[tuple[T, Caption | ImageError]]:
         """Caption any number of photos, one batch in memory at a time; a broken one does not stop the others.
 
         Args:
             images: as for `caption`, lazily read.
-            beam_size: as for `caption`, like all that follow.
+            search: as for `caption`, like all that follow.
+            wording: what captions must obey.
             batch_size: photos that are in memory at a time, twice over: the next ones are read meanwhile.
-            length_penalty: see `beam_search`.
-            min_length: of a caption, in words.
-            max_length: of a caption, in words.
+            num_best: captions wanted per photo.
 
-        Yields:
-            Every image as given, with its caption or the reason why it has none; in order.
+        Returns:
+            Every image as given, with its caption or the reason why it has none; in order, as they are asked for.
 
         Raises:
-            ValueError: sizes or lengths that are not possible.
+            ValueError: sizes, lengths or words that are not possible.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        rules = self._rules(min_length, max_length)
+        search = search or BeamSearch()
+        if num_best > search.max_captions:
+            raise ValueError(f"num_best={num_best}: {search} gives {search.max_captions} captions at most")
+        rules = (wording or Wording()).rules(self.tokenizer)
+        return self._stream(images, search, rules, batch_size, num_best)
+
+    def _stream(
+        self, images: Iterable[T], search: Search, rules: Rules, batch_size: int, num_best: int
+    ) -> Iterator[tuple[T, Caption | ImageError]]:
         for batch, photos in _prefetch(images, self.read, batch_size):
             good = [photo for photo in photos if not isinstance(photo, ImageError)]
-            captions = iter(self._caption_batch(good, rules, beam_size, length_penalty) if good else ())
+            captions = iter(self._caption_batch(good, search, rules, num_best) if good else ())
             for image, photo in zip(batch, photos, strict=True):
                 yield image, photo if isinstance(photo, ImageError) else next(captions)
 
@@ -156,7 +286,7 @@ class Captioner:
         """Where the model looks for a caption that one supplies.
 
         Args:
-            image: a photo.
+            image: a photo (or a sentence).
             text: the caption; a word that the model does not know is read as the unknown word and keeps its spelling.
 
         Raises:
@@ -168,53 +298,47 @@ class Captioner:
             raise ValueError(f"the caption {text!r} has no words")
         photo = self.read(image)
         memory = self._encode([photo])
-        alpha, (log_prob,) = self._follow(memory, [[*tokens, self.tokenizer.eos_id]])
-        return _caption(photo, self.tokenizer.align(text), log_prob, alpha[0])
+        output, (log_prob,) = self._follow(memory, [[*tokens, self.tokenizer.eos_id]])
+        return _caption(self.tokenizer, self.tokenizer.align(text), log_prob, memory, output, 0, photo)
 
-    def read(self, image: ImageSource) -> Photo:
-        """Open a photo and make it ready for the encoder."""
+    def read(self, image: ImageSource) -> Loaded:
+        """Open a photo, or take a sentence, and make it ready for the encoder."""
+        if isinstance(self.transform, TextTransform):
+            return Loaded(self.transform(str(image)), source_words=tuple(self.transform.words(str(image))))
         opened = open_image(image)
-        if self.cache is None:
-            loaded = self.transform(opened)
-        elif isinstance(image, str | Path):
-            loaded = self.cache.load(image)
-        else:
-            raise TypeError(f"a feature cache knows photos by their files: give paths, not {type(image).__name__}")
-        return Photo(loaded, opened.size, self.transform.grid_box(*opened.size))
+        whole = (0.0, 0.0, float(opened.width), float(opened.height))
+        view = whole if isinstance(self.source, RegionFile) else self.transform.grid_box(*opened.size)
+        if isinstance(self.source, ImageFiles):
+            return Loaded(self.transform(opened), opened.size, view)
+        if not isinstance(image, str | Path):
+            raise TypeError(f"features are known by their photo's file: give paths, not {type(image).__name__}")
+        path = Path(image)
+        return Loaded(self.source.load(CaptionedImage(path.name, path), 0, 0), opened.size, view)
 
-    def _rules(self, min_length: int, max_length: int) -> Rules:
-        special = self.tokenizer
-        return Rules(special.bos_id, special.eos_id, special.never, min_length=min_length, max_length=max_length)
-
-    def _encode(self, photos: Sequence[Photo]) -> Memory:
-        loaded = [photo.loaded for photo in photos]
-        source = torch.stack(loaded) if self.cache is None else stack_grids(loaded)
+    def _encode(self, photos: Sequence[Loaded]) -> Memory:
+        source = self.source.stack([photo.tensor for photo in photos])
         return self.model.encode(source.to(self.device, non_blocking=True))
 
     @torch.inference_mode()
-    def _caption_batch(
-        self, photos: Sequence[Photo], rules: Rules, beam_size: int, length_penalty: float
-    ) -> list[Caption]:
+    def _caption_batch(self, photos: Sequence[Loaded], search: Search, rules: Rules, num_best: int) -> list[Caption]:
         decoder = self.model.decoder
         memory = self._encode(photos)
-        found = beam_search(
-            lambda tokens, state: decoder.step(tokens, state, memory),
-            decoder.init_state(memory, 1),
-            rules,
-            beam_size=beam_size,
-            length_penalty=length_penalty,
+        found = search(
+            lambda tokens, state: decoder.step(tokens, state, memory), decoder.init_state(memory, 1), rules, num_best
         )
-        end = self.tokenizer.eos_id
         best = [hypotheses[0] for hypotheses in found]
-        alpha, _ = self._follow(
+        end = self.tokenizer.eos_id
+        output, _ = self._follow(
             memory, [[*caption.tokens, end] if caption.finished else caption.tokens for caption in best]
         )
-        return [
-            _caption(photo, self.tokenizer.spans(caption.tokens), caption.log_prob, rows)
-            for photo, caption, rows in zip(photos, best, alpha, strict=True)
-        ]
+        captions = []
+        for row, (photo, (first, *rest)) in enumerate(zip(photos, found, strict=True)):
+            others = tuple(Alternative(self.tokenizer.decode(one.tokens), one.log_prob) for one in rest)
+            spans = self.tokenizer.spans(first.tokens)
+            captions.append(_caption(self.tokenizer, spans, first.log_prob, memory, output, row, photo, others))
+        return captions
 
-    def _follow(self, memory: Memory, captions: Sequence[Sequence[int]]) -> tuple[np.ndarray, list[float]]:
+    def _follow(self, memory: Memory, captions: Sequence[Sequence[int]]) -> tuple[TeacherForced, list[float]]:
         """One teacher-forced pass over a caption per image.
 
         Args:
@@ -222,7 +346,7 @@ class Captioner:
             captions: B lists of ids, the end word included where there is one.
 
         Returns:
-            (B, T, h, w) weights, and the captions' log-probabilities.
+            What the decoder said, K = 1, and the captions' log-probabilities.
         """
         special = self.tokenizer
         longest = max(1, *map(len, captions))
@@ -232,25 +356,73 @@ class Captioner:
         output = self.model.decoder(memory, tokens, lengths)
         chosen = output.logits.float().log_softmax(-1).gather(1, tokens[..., 1:][output.mask][:, None])  # (N, 1)
         log_probs = torch.zeros(output.mask.shape, device=self.device).masked_scatter(output.mask, chosen[:, 0])
-        alpha = output.alpha[:, 0].unflatten(-1, memory.grid)  # (B, T, h, w)
-        return alpha.float().cpu().numpy(), log_probs.sum(dim=(1, 2)).tolist()
+        return output, log_probs.sum(dim=(1, 2)).tolist()
 
 
-def _caption(photo: Photo, spans: Sequence[tuple[str, slice]], log_prob: float, alpha: np.ndarray) -> Caption:
-    """Put a result together; the map of a word of several pieces is the mean of theirs."""
+def _caption(
+    tokenizer: Tokenizer,
+    spans: Sequence[tuple[str, slice]],
+    log_prob: float,
+    memory: Memory,
+    output: TeacherForced,
+    row: int,
+    photo: Loaded,
+    others: tuple[Alternative, ...] = (),
+) -> Caption:
+    """Put the result of one image, a row of a batch, together."""
     words = tuple(word for word, _ in spans)
-    per_word = [alpha[where].mean(axis=0) for _, where in spans]
-    weights = np.stack(per_word) if per_word else np.zeros((0, *alpha.shape[1:]), np.float32)  # (T, h, w)
-    maps = AttentionMaps(words, weights, photo.size, photo.grid_box)
-    return Caption(" ".join(words), words, log_prob, maps)
+    text = tokenizer.join(words)
+    looks: list[AttentionMaps] = []
+    if output.alpha is not None:
+        alpha = _per_word(output.alpha[row, 0], spans)  # (T, L)
+        heads = _per_word(output.extras["heads"][row, 0], spans) if "heads" in output.extras else None  # (T, N, L)
+        sentinel = _per_word(output.extras["sentinel"][row, 0], spans) if "sentinel" in output.extras else None  # (T,)
+        start = 0
+        for part in memory.parts:
+            of_part = slice(start, start + part.length)
+            start += part.length
+            real = memory.mask[row, of_part].cpu().numpy()
+            own_heads = None if heads is None else heads[..., of_part][..., real]
+            looks.append(_maps(part, row, real, words, alpha[:, of_part][:, real], own_heads, sentinel, photo))
+    return Caption(text, words, log_prob, tuple(looks), others)
+
+
+def _per_word(values: Tensor, spans: Sequence[tuple[str, slice]]) -> np.ndarray:
+    """One row for each word of what there is for each token (T', ...): the mean, where a word has several."""
+    rows = values.float().cpu().numpy()
+    return np.stack([rows[where].mean(axis=0) for _, where in spans]) if spans else rows[:0]
+
+
+def _maps(
+    part: Part,
+    row: int,
+    real: np.ndarray,
+    words: tuple[str, ...],
+    alpha: np.ndarray,
+    heads: np.ndarray | None,
+    sentinel: np.ndarray | None,
+    photo: Loaded,
+) -> AttentionMaps:
+    """Weights of a part's real locations, with the place of each."""
+    if part.grid is not None:
+        cells = None if heads is None else heads.reshape(*heads.shape[:2], *part.grid)
+        return GridMaps(
+            words, alpha.reshape(len(alpha), *part.grid), photo.size, photo.view, heads=cells, sentinel=sentinel
+        )
+    if part.boxes is not None:
+        x0, y0, x1, y1 = photo.view
+        corner, extent = np.array([x0, y0, x0, y0]), np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0])
+        boxes = (corner + part.boxes[row].float().cpu().numpy()[real] * extent).astype(np.float32)
+        return RegionMaps(words, alpha, photo.size, boxes, heads=heads, sentinel=sentinel)
+    return WordMaps(words, alpha, photo.source_words, heads=heads, sentinel=sentinel)
 
 
 def _prefetch(
-    images: Iterable[T], read: Callable[[T], Photo], batch_size: int
-) -> Iterator[tuple[list[T], list[Photo | ImageError]]]:
+    images: Iterable[T], read: Callable[[T], Loaded], batch_size: int
+) -> Iterator[tuple[list[T], list[Loaded | ImageError]]]:
     """Read batches of photos in threads, one batch ahead of the model."""
 
-    def attempt(image: T) -> Photo | ImageError:
+    def attempt(image: T) -> Loaded | ImageError:
         try:
             return read(image)
         except ImageError as error:
@@ -292,6 +464,7 @@ def load(
     device: str = "auto",
     trust: Sequence[str] = (),
     cache: str | Path | None = None,
+    regions: str | Path | None = None,
 ) -> Captioner:
     """Load a model file, ready to caption.
 
@@ -300,9 +473,10 @@ def load(
         device: "auto" (a GPU where there is one), or what `torch.device` takes.
         trust: packages beside this one whose parts the model may use, see `load_model`.
         cache: a feature cache to read in place of running the encoder, see `Captioner`.
+        regions: a file of region features to read likewise.
 
     Raises:
         CheckpointError: the file is no model, damaged or newer.
         ValueError: there is no such device here.
     """
-    return Captioner(load_model(SHIPPED_MODEL if path is None else path, trust), device, cache)
+    return Captioner(load_model(SHIPPED_MODEL if path is None else path, trust), device, cache, regions)

@@ -11,9 +11,10 @@ import torch
 from captioner import evaluation
 from captioner.checkpoint import describe, rebuild
 from captioner.data.feature_cache import build_cache
+from captioner.decoding import GreedySearch
 from captioner.evaluation import evaluate
 from captioner.metrics import quick_score
-from captioner.predictor import Captioner
+from captioner.predictor import Captioner, Wording
 from captioner.types import CaptionedImage
 
 
@@ -51,8 +52,8 @@ def test_each_image_once_as_the_captioner_says_it(model, items):
 
 
 def test_settings_reach_the_search(model, items):
-    result = evaluate(model, items[:3], num_workers=0, beam_size=1, length_penalty=0.0)
-    said = model.caption([item.path for item in items[:3]], beam_size=1, length_penalty=0.0)
+    result = evaluate(model, items[:3], search=GreedySearch(), wording=Wording(max_length=3), num_workers=0)
+    said = model.caption([item.path for item in items[:3]], GreedySearch(), Wording(max_length=3))
     assert list(result.captions.values()) == [caption.text for caption in said]
 
 

@@ -9,10 +9,13 @@ import pytest
 import torch
 
 import captioner
-from captioner.checkpoint import CheckpointError
+from captioner.checkpoint import Bundle, CheckpointError
 from captioner.data import ImageError
 from captioner.data.feature_cache import CacheError, build_cache
-from captioner.predictor import Captioner, find_device, load
+from captioner.decoding import BeamSearch, DiverseBeamSearch, GreedySearch, Sampling
+from captioner.models import AdaptiveDecoder, CaptionModel, ShowAndTell
+from captioner.models.attention import MultiHeadAttention
+from captioner.predictor import Captioner, Wording, find_device, load
 from captioner.tokenizer import BytePairs
 from captioner.types import CaptionedImage
 
@@ -62,7 +65,9 @@ def test_batched_equals_one_by_one(model, draw):
 @pytest.mark.parametrize("max_length", [3, 30])
 def test_log_prob_and_maps_are_those_of_teacher_forcing(model, bundle, draw, beam_size, max_length):
     photos = [draw(seed) for seed in range(4)]
-    for photo, caption in zip(photos, model.caption(photos, beam_size, max_length=max_length), strict=True):
+    for photo, caption in zip(
+        photos, model.caption(photos, BeamSearch(beam_size), Wording(max_length=max_length)), strict=True
+    ):
         ids = bundle.tokenizer.encode(caption.text)
         is_cut = len(ids) == max_length and max_length == 3
         tokens = torch.tensor([[[bundle.tokenizer.bos_id, *ids, bundle.tokenizer.eos_id]]])
@@ -90,8 +95,57 @@ def test_maps(model, draw):
 
 def test_lengths(model, draw):
     photos = [draw(seed) for seed in range(4)]
-    assert {len(caption.words) for caption in model.caption(photos, min_length=6, max_length=6)} == {6}
-    assert max(len(caption.words) for caption in model.caption(photos, max_length=2)) <= 2
+    assert {len(caption.words) for caption in model.caption(photos, wording=Wording(6, 6))} == {6}
+    assert max(len(caption.words) for caption in model.caption(photos, wording=Wording(max_length=2))) <= 2
+
+
+def test_wording_is_in_words(model, draw):
+    photos = [draw(seed) for seed in range(4)]
+    plain = model.caption(photos)
+    ends = {caption.words[-1] for caption in plain}
+    wording = Wording(forbidden=(plain[0].words[0],), required=("white house",), bad_endings=tuple(ends), no_repeat=2)
+    for search in (BeamSearch(), GreedySearch(), Sampling(), DiverseBeamSearch()):
+        for caption in model.caption(photos, search, wording):
+            assert plain[0].words[0] not in caption.words
+            assert "white house" in caption.text
+            assert caption.words[-1] not in ends
+            pairs = list(zip(caption.words, caption.words[1:], strict=False))
+            assert len(set(pairs)) == len(pairs)
+
+
+@pytest.mark.parametrize("search", [BeamSearch(4), DiverseBeamSearch(4, 2), Sampling(9, seed=1)], ids=str)
+def test_the_n_best_are_what_the_model_says_they_are(model, draw, search):
+    [caption] = model.caption(draw(1), search, num_best=3)
+    assert len(caption.others) == 2
+    for other in (caption, *caption.others):
+        assert other.log_prob == pytest.approx(model.look(draw(1), other.text).log_prob, abs=1e-4)
+    assert len({caption.text, *(other.text for other in caption.others)}) == 3
+    assert model.caption(draw(1), search)[0].others == ()
+
+
+def test_a_model_that_does_not_attend_has_no_maps(make_bundle, draw):
+    bundle = make_bundle()
+    decoder = ShowAndTell(bundle.model.encoder.feature_dim, bundle.tokenizer.vocab_size, 16, 16).eval()
+    blind = Captioner(Bundle(CaptionModel(bundle.model.encoder, decoder), bundle.tokenizer, bundle.transform), "cpu")
+    [caption] = blind.caption(draw(0), wording=Wording(max_length=4))
+    assert caption.words
+    assert caption.looks == ()
+    with pytest.raises(ValueError, match="does not attend"):
+        _ = caption.maps
+
+
+def test_heads_and_sentinels_are_handed_on(make_bundle, draw):
+    bundle = make_bundle()
+    sizes = (bundle.model.encoder.feature_dim, bundle.tokenizer.vocab_size)
+    small = {"attention": lambda d, h: MultiHeadAttention(d, h, 2, 8), "embed_dim": 16, "hidden_dim": 16}
+    decoder = AdaptiveDecoder(*sizes, **small).eval()
+    model = Captioner(Bundle(CaptionModel(bundle.model.encoder, decoder), bundle.tokenizer, bundle.transform), "cpu")
+    maps = model.look(draw(0), "a red dog").maps
+    assert maps.alpha.shape == (3, 4, 4)
+    assert maps.heads.shape == (3, 2, 4, 4)
+    assert maps.sentinel.shape == (3,)
+    np.testing.assert_allclose(maps.heads.mean(1), maps.alpha, atol=1e-6)
+    np.testing.assert_allclose(maps.alpha.sum((1, 2)) + maps.sentinel, 1, atol=1e-5)
 
 
 def test_look_at_its_own_caption(model, draw):
@@ -121,7 +175,7 @@ def test_a_word_of_several_pieces_has_one_map(make_bundle, draw):
 
 def test_broken_photos_do_not_stop_a_stream(model, album, good_names, broken_names):
     paths = [album / name for name in (*good_names[:3], *broken_names, *good_names[3:])]
-    results = list(model.stream(paths, beam_size=2, batch_size=4))
+    results = list(model.stream(paths, BeamSearch(2), batch_size=4))
     assert [path for path, _ in results] == paths
     failed = {str(path.relative_to(album)): result for path, result in results if isinstance(result, ImageError)}
     assert failed.keys() == broken_names.keys()
@@ -135,7 +189,7 @@ def test_broken_photos_do_not_stop_a_stream(model, album, good_names, broken_nam
 def test_a_stream_reads_no_further_than_one_batch_ahead(model, draw):
     taken = []
     photos = (taken.append(seed) or draw(seed) for seed in range(100))
-    stream = model.stream(photos, beam_size=1, batch_size=2)
+    stream = model.stream(photos, GreedySearch(), batch_size=2)
     next(stream)
     assert len(taken) <= 4
     stream.close()
@@ -174,14 +228,14 @@ def test_nothing_in_nothing_out(model):
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"beam_size": 0}, "beam_size=0"),
-        ({"min_length": 4, "max_length": 3}, "min_length=4"),
-        ({"length_penalty": -1}, "length_penalty=-1"),
+        ({"num_best": 6}, "num_best=6: BeamSearch"),
+        ({"wording": Wording(min_length=4, max_length=3)}, "min_length=4"),
+        ({"wording": Wording(forbidden=("a unicorn",))}, "does not know 'unicorn' of 'a unicorn'"),
     ],
 )
 def test_settings_that_are_not_possible(model, draw, options, message):
     with pytest.raises(ValueError, match=message):
-        model.caption([draw(0)], **options)
+        model.stream([draw(0)], **options)  # before anything is asked for
 
 
 def test_what_is_no_photo(model):

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "__init__": {"predictor"},
 }
 FOR_ALL = {"progress", "__init__"}  # the progress bar, and the package's version
-LIGHTNING_ROOMS = ("tasks/", "data/datamodule.py", "cli/train.py")
+LIGHTNING_ROOMS = ("tasks/", "data/datamodule.py", "data/text_datamodule.py", "cli/train.py")
 LIGHT_AT_THE_TOP = ("__init__.py", "types.py", "progress.py", "cli/")  # `captioner --help` waits for these
 LIGHT_ROOMS = ("metrics/", "data/images.py", "data/readers.py", "data/transforms.py")  # no torch at the top
 HEAVY = {"torch", "torchvision", "timm", "matplotlib", "pytorch_lightning", "pycocoevalcap", "numpy", "PIL", "rich"}

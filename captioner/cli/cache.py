@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from captioner.cli.common import add_trust, report
+from captioner.cli.common import add_trust, data_and_encoder, report
 
 if TYPE_CHECKING:
     from captioner.data.readers import Reader
@@ -82,28 +82,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _from_config(path: str) -> Job:
     """The data and the encoder of a training config."""
-    import yaml
-    from jsonargparse import ArgumentParser
-
-    from captioner.data.datamodule import CaptionData
-    from captioner.models import Encoder
-
-    config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(config, dict) or "data" not in config or "encoder" not in config.get("model", {}):
-        raise ValueError(f"{path}: not a training config: it has no data, or no model.encoder")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(CaptionData, "data")
-    parser.add_subclass_arguments(Encoder, "encoder")
-    try:
-        parsed = parser.parse_object({"data": config["data"], "encoder": config["model"]["encoder"]})
-    except argparse.ArgumentError as error:
-        raise ValueError(f"{path}: {error}") from error
-    parts = parser.instantiate_classes(parsed)
-    data: CaptionData = parts.data
+    data, encoder = data_and_encoder(path)
     return Job(
         data.reader,
         {data.train_split: data.cache_views, data.val_split: 1},
-        parts.encoder,
+        encoder,
         data.transform,
         data.augmentation,
         data.cache_dir,
@@ -113,9 +96,12 @@ def _from_config(path: str) -> Job:
 def _from_folder(path: str, model: str | None, trust: list[str]) -> Job:
     """A data set's folder, for the encoder of a model file."""
     from captioner.data.readers import find_reader
+    from captioner.data.transforms import ImageTransform
     from captioner.predictor import load
 
     reader = find_reader(path)
     captioner = load(model, "cpu", trust)
+    if not isinstance(captioner.transform, ImageTransform):
+        raise ValueError(f"{model}: this model reads sentences; a cache holds features of photos")
     encoder = captioner.model.encoder.requires_grad_(False)  # it was fine-tuned, perhaps; here it is used as it is
     return Job(reader, dict.fromkeys(reader.splits, 1), encoder, captioner.transform, None, None)

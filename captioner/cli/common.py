@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from captioner.data.datamodule import CaptionData
     from captioner.data.images import ImageError
     from captioner.data.readers import Reader
+    from captioner.data.text import TextReader
+    from captioner.models import Encoder
     from captioner.predictor import Captioner
 
 
@@ -36,9 +39,6 @@ def add_model_arguments(parser: argparse.ArgumentParser, batch_size: int = 16) -
         help="a model file (.safetensors, or a run's .ckpt); default: the one that ships with captioner",
     )
     parser.add_argument(
-        "--beam-size", type=positive, default=5, metavar="K", help="prefixes the search keeps (default 5); 1 is greedy"
-    )
-    parser.add_argument(
         "--batch-size", type=positive, default=batch_size, metavar="N", help=f"photos at a time (default {batch_size})"
     )
     parser.add_argument(
@@ -47,6 +47,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, batch_size: int = 16) -
     parser.add_argument(
         "--cache", metavar="DIR", help="read the encoder's features of these photos from a `captioner cache` folder"
     )
+    parser.add_argument("--regions", metavar="FILE", help="read these photos' regions from `captioner regions`' output")
     add_trust(parser)
 
 
@@ -66,13 +67,39 @@ def add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="a photo, a folder (searched to its depth) or a glob pattern"
     )
+    parser.add_argument(
+        "--text", action="store_true", help="the PATHs are sentences, for a model that was trained on sentences"
+    )
 
 
-def load_captioner(args: argparse.Namespace) -> Captioner:
-    """The model that the arguments name."""
+def find_inputs(args: argparse.Namespace) -> tuple[list[str], int]:
+    """The photos that the paths name, or the sentences that they are; and how many paths named nothing."""
+    if args.text:
+        return args.paths, 0
+    from captioner.data.images import find_images
+
+    paths, problems = find_images(args.paths)
+    return paths, report(problems)
+
+
+def load_captioner(args: argparse.Namespace, text: bool = False) -> Captioner:
+    """The model that the arguments name.
+
+    Args:
+        args: what `add_model_arguments` declared.
+        text: whether it is to read sentences.
+
+    Raises:
+        ValueError: it reads photos where it is to read sentences, or the other way round.
+    """
     from captioner.predictor import load
 
-    return load(args.model, args.device, args.trust, args.cache)
+    captioner = load(args.model, args.device, args.trust, args.cache, args.regions)
+    if captioner.reads_text and not text:
+        raise ValueError(f"{args.model}: this model reads sentences: give them in place of photos, with --text")
+    if text and not captioner.reads_text:
+        raise ValueError("--text: this model reads photos; name one that was trained on sentences by --model")
+    return captioner
 
 
 def report(problems: Iterable[ImageError], say: Callable[[str], None] | None = None) -> int:
@@ -88,7 +115,7 @@ def report(problems: Iterable[ImageError], say: Callable[[str], None] | None = N
     return count
 
 
-def read_data(source: str) -> Reader:
+def read_data(source: str) -> Reader | TextReader:
     """The data set that `--data` names: a training config's reader, or a folder whose layout is recognised.
 
     Raises:
@@ -97,6 +124,7 @@ def read_data(source: str) -> Reader:
     from pathlib import Path
 
     from captioner.data.readers import Reader, find_reader
+    from captioner.data.text import TextReader
 
     if not Path(source).is_file():
         return find_reader(source)
@@ -104,14 +132,44 @@ def read_data(source: str) -> Reader:
     from jsonargparse import ArgumentError, ArgumentParser
 
     try:
-        section = yaml.safe_load(Path(source).read_text(encoding="utf-8"))["data"]["reader"]
+        data = yaml.safe_load(Path(source).read_text(encoding="utf-8"))["data"]
+        section = (data["init_args"] if "class_path" in data else data)["reader"]
     except yaml.YAMLError as error:
         raise ValueError(f"{source}: not a YAML file: {' '.join(str(error).split())}") from error
     except (KeyError, TypeError):
         raise ValueError(f"{source}: not a training config: it has no data.reader") from None
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--reader", type=Reader, required=True)
+    parser.add_argument("--reader", type=Reader | TextReader, required=True)
     try:
         return parser.instantiate_classes(parser.parse_object({"reader": section})).reader
     except ArgumentError as error:
         raise ValueError(f"{source}: {' '.join(str(error).split())}") from error
+
+
+def data_and_encoder(path: str) -> tuple[CaptionData, Encoder]:
+    """The data and the encoder of a training config.
+
+    Raises:
+        ValueError: it is none, or describes them wrongly.
+    """
+    from pathlib import Path
+
+    import yaml
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    from captioner.data.datamodule import CaptionData
+    from captioner.models import Encoder
+
+    config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(config, dict) or "data" not in config or "encoder" not in config.get("model", {}):
+        raise ValueError(f"{path}: not a training config: it has no data, or no model.encoder")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(CaptionData, "data")
+    parser.add_subclass_arguments(Encoder, "encoder")
+    try:
+        section = config["data"].get("init_args", config["data"])
+        parsed = parser.parse_object({"data": section, "encoder": config["model"]["encoder"]})
+    except ArgumentError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+    parts = parser.instantiate_classes(parsed)
+    return parts.data, parts.encoder

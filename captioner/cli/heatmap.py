@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.cli.common import add_model_arguments, add_paths, load_captioner, report
+from captioner.cli.common import add_model_arguments, add_paths, find_inputs, load_captioner, report
+from captioner.cli.searching import add_search_arguments, find_search, find_wording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,42 +22,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_paths(parser)
     add_model_arguments(parser)
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="the folder for <photo>.png, .gif, .npz and .json"
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="the folder for <photo>.png, .gif, .npz and .json, and .heads.png of attention with heads",
     )
     parser.add_argument(
         "--caption", metavar="TEXT", help="show where the model looks for this caption instead of its own"
     )
     parser.add_argument("--blocky", action="store_true", help="draw the grid's cells as they are, not smoothed")
+    add_search_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw the photos; 1 if some could not be read."""
-    from captioner.data.images import ImageError, find_images, open_image
-    from captioner.heatmaps import export, output_stems
+    from captioner.data.images import ImageError
+    from captioner.heatmaps import output_stems
     from captioner.progress import progress_bar
 
-    paths, problems = find_images(args.paths)
-    num_problems = report(problems)
+    search, wording = find_search(args), find_wording(args)
+    paths, num_problems = find_inputs(args)
     if not paths:
         return 1
-    model = load_captioner(args)
-    stems = dict(zip(paths, output_stems(paths, Path(args.output)), strict=True))
-    results = model.stream(paths, args.beam_size, args.batch_size)
+    model = load_captioner(args, args.text)
+    if args.text:
+        stems = [Path(args.output) / f"sentence{number}" for number in range(1, len(paths) + 1)]
+    else:
+        stems = output_stems(paths, Path(args.output))
+    results = model.stream(paths, search, wording, args.batch_size)
     if args.caption is not None:
         results = _looks(model, paths, args.caption)
         unknown = ", ".join(map(repr, model.tokenizer.unknown_words(args.caption)))
         if unknown:
             print(f"captioner: the model does not know {unknown}: it reads the unknown word there", file=sys.stderr)
     with progress_bar("drawing", len(paths)) as bar:
-        for path, result in results:
+        for (path, result), stem in zip(results, stems, strict=True):
             try:
                 if isinstance(result, ImageError):
                     raise result
-                export(open_image(path), result.maps, stems[path], result.text, smooth=not args.blocky)
+                _draw(path, result, stem, args)
             except ImageError as error:
                 num_problems += report([error], bar.say)
             bar.advance()
     return 1 if num_problems else 0
+
+
+def _draw(path: str, caption: Caption, stem: Path, args: argparse.Namespace) -> None:
+    """Write the maps of each part of the memory; further parts have a number in their files' names.
+
+    Raises:
+        ImageError: the photo is no longer to be read.
+        ValueError: the model does not attend.
+    """
+    from captioner.data.images import open_image
+    from captioner.heatmaps import export
+
+    if not caption.looks:
+        raise ValueError("this model does not attend: there is nothing to draw")
+    photo = None if args.text else open_image(path)
+    for number, maps in enumerate(caption.looks, start=1):
+        own = stem if number == 1 else stem.with_name(f"{stem.name}.{number}")
+        export(photo, maps, own, caption.text, smooth=not args.blocky)
 
 
 def _looks(model: Captioner, paths: list[str], caption: str) -> Iterator[tuple[str, Caption | ImageError]]:

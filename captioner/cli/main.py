@@ -18,7 +18,9 @@ COMMANDS = {
     "evaluate": "run a model on a data set and score its captions",
     "score": "score a results file in the COCO server's format",
     "cache": "store a frozen encoder's grids, to train on them",
+    "regions": "store the regions that a detector finds in photos, to train on them",
     "export": "make one safe model file of a training run",
+    "compare": "train every variant of a config, and make one table of them",
     "demo": "caption free sample photos and draw their maps, to see it work",
     "train": "train, validate or print a config (the same as scripts/train.py)",
 }

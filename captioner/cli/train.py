@@ -1,6 +1,9 @@
-"""The training door: LightningCLI over `CaptioningTask` and `CaptionData`, with one folder per run.
+"""The training door: LightningCLI over `CaptioningTask` and the data, with one folder per run.
 
     python scripts/train.py fit -c configs/flickr8k_cpu.yaml [--model.decoder.init_args.gate vector ...]
+
+The data are `CaptionData`, whose arguments stand under `data` as they are; or what `data.class_path` names (such as
+`TextData`), with its arguments under `data.init_args`.
 
 A run's folder (`--run_dir`) holds `config.yaml`, TensorBoard's events and `checkpoints/`: the best by the
 monitored metric, and `last.ckpt`, from which `--ckpt_path last` goes on exactly.
@@ -8,6 +11,7 @@ monitored metric, and `last.ckpt`, from which `--ckpt_path last` goes on exactly
 
 from __future__ import annotations
 
+import argparse
 import logging
 import re
 import sys
@@ -16,13 +20,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Trainer
+import yaml
+from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from captioner.data.datamodule import CaptionData
+from captioner.data.text_datamodule import TextData  # noqa: F401 (so that a config may name it without its module)
 from captioner.tasks.captioning import CaptioningTask
 from captioner.tasks.resume import AtomicCheckpointIO, ExactResume
 from captioner.tasks.samples import SampleCaptions
@@ -111,14 +117,38 @@ def _is_no_noise(record: logging.LogRecord) -> bool:
     return re.search("|".join(NOISE), record.getMessage()) is None
 
 
+def names_its_data(arguments: Sequence[str]) -> bool:
+    """Whether `data` is a class of one's choice: by the first config with `data.class_path`, or by an argument.
+
+    LightningCLI has one form for one class, with its arguments as they are, and another for any class; which of them it
+    is must be known before anything is parsed.
+    """
+    if any(re.match(r"--data(\.class_path)?(=|$)", argument) for argument in arguments):
+        return True
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="append", nargs="?", default=[], const="")
+    for path in parser.parse_known_args(arguments)[0].config:
+        try:
+            config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # LightningCLI says what is wrong with it
+        data = config.get("data") if isinstance(config, dict) else None
+        if isinstance(data, dict) and "class_path" in data:
+            return True
+    return False
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run LightningCLI; returns the exit status (2 for an error that stopped it)."""
     quieten()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    any_data = names_its_data(arguments)
     try:
         TrainingCLI(
             CaptioningTask,
-            CaptionData,
-            args=list(arguments) if arguments is not None else None,
+            LightningDataModule if any_data else CaptionData,
+            subclass_mode_data=any_data,
+            args=list(arguments),
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},

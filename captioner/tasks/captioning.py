@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from captioner.checkpoint import Bundle, describe, load_model
 from captioner.data import ImageTransform
-from captioner.decoding import Rules, beam_search
+from captioner.data.text import TextTransform
+from captioner.decoding import GreedySearch, Rules, Search
 from captioner.losses import CaptionLoss
 from captioner.metrics import quick_score
 from captioner.models import CaptionModel, Decoder, Encoder
@@ -27,64 +28,68 @@ from captioner.types import Batch
 class CaptioningTask(pl.LightningModule):
     """Teacher forcing in training; in validation, captions that the model decodes by itself, scored.
 
-    Logged: `train/loss`, `train/nll` (per word), `train/doubly_stochastic` (per caption), `val/nll`, and
-    of decoded captions `val/cider` and `val/bleu1` to `val/bleu4` (0 to 100, built-in tokenizer).
+    The same for photos and for sentences (sequence to sequence): the encoder and the data are all that differs.
+
+    Logged: `train/loss`, `train/nll` (per word), `train/doubly_stochastic` (per caption), whatever else the loss logs,
+    `val/nll`, and of decoded captions `val/cider`, `val/bleu1` to `val/bleu4` (built-in tokenizer) and `val/exact`
+    (how many are one of their references, word for word), all 0 to 100.
 
     Args:
-        encoder: makes memories of images.
+        encoder: makes memories of images; or, as one of sentences needs the size of the data's source vocabulary,
+            makes the encoder from that size.
         decoder: makes the decoder from (feature_dim, vocab_size).
         tokenizer: the data's vocabulary (the command line links it).
-        transform: the data's image transform (linked as well), kept with the model.
+        transform: the data's transform of images or sentences (linked as well), kept with the model.
         loss: what is minimised; by default the paper's with the tutorials' scale, see `CaptionLoss`.
         optimizer: makes the optimiser from parameters; its learning rate is the decoder's.
         encoder_lr: the fine-tuned encoder's learning rate; the decoder's by default.
         schedule: how learning rates move; constant by default.
-        beam_size: of the validation's search; 1 is greedy.
-        length_penalty: of the validation's search, see `beam_search`.
+        search: of the validation; greedy by default.
         max_length: longest caption in validation, in words.
         init_from: a model file or a run's checkpoint whose weights to start from, such as those of a run with a frozen
             encoder when it is to be fine-tuned; its vocabulary must be the data's.
 
     Raises:
-        ValueError: `init_from` holds another model or another vocabulary.
+        ValueError: `init_from` holds another model or another vocabulary, or the encoder needs a source vocabulary
+            and the data are photos.
     """
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | Callable[[int], Encoder],
         decoder: Callable[[int, int], Decoder],
         tokenizer: Tokenizer,
-        transform: ImageTransform,
+        transform: ImageTransform | TextTransform,
         loss: CaptionLoss | None = None,
         optimizer: Callable[[Iterable], Optimizer] = torch.optim.Adam,
         encoder_lr: float | None = None,
         schedule: Schedule | None = None,
-        beam_size: int = 1,
-        length_penalty: float = 0.0,
+        search: Search | None = None,
         max_length: int = 30,
         init_from: str | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(encoder, Encoder):
+            encoder = _built(encoder, transform)
         self.model = CaptionModel(encoder, decoder(encoder.feature_dim, tokenizer.vocab_size))
         if init_from is not None:
-            self._start_from(init_from, tokenizer)
+            self._start_from(init_from, tokenizer, transform)
         self.tokenizer = tokenizer
         self.transform = transform
         self.loss = loss or CaptionLoss()
         self.optimizer = optimizer
         self.encoder_lr = encoder_lr
         self.schedule = schedule or Constant()
-        self.beam_size = beam_size
-        self.length_penalty = length_penalty
+        self.search = search or GreedySearch()
         self.rules = Rules(tokenizer.bos_id, tokenizer.eos_id, tokenizer.never, max_length=max_length)
         self.references: dict[int | str, tuple[str, ...]] = {}
         self.captions: dict[int | str, str] = {}
         self.count = torch.zeros(())  # words or captions since the last optimiser step
 
-    def _start_from(self, path: str, tokenizer: Tokenizer) -> None:
+    def _start_from(self, path: str, tokenizer: Tokenizer, transform: ImageTransform | TextTransform) -> None:
         own_packages = {type(module).__module__.partition(".")[0] for module in self.model.modules()}
         start = load_model(path, trust=sorted(own_packages))
-        if start.tokenizer.to_json() != tokenizer.to_json():
+        if _vocabularies(start.tokenizer, start.transform) != _vocabularies(tokenizer, transform):
             raise ValueError(
                 f"{path}: its vocabulary is not that of the data; train on the same captions, or from scratch"
             )
@@ -105,6 +110,8 @@ class CaptioningTask(pl.LightningModule):
         self.log("train/loss", sums.total.detach() / sums.count, prog_bar=True, batch_size=len(batch.tokens))
         self.log("train/nll", sums.nll / sums.words, batch_size=len(batch.tokens))
         self.log("train/doubly_stochastic", sums.doubly_stochastic / sums.captions, batch_size=len(batch.tokens))
+        for name, mean in sums.logs.items():
+            self.log(f"train/{name}", mean, batch_size=len(batch.tokens))
         return sums.total
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -128,16 +135,14 @@ class CaptioningTask(pl.LightningModule):
         memory = self.model.encode(batch.source)
         sums = self.loss(self.model.decoder(memory, batch.tokens, batch.lengths), batch.tokens[..., 1:])
         self.log("val/nll", sums.nll / sums.words, batch_size=int(sums.words), sync_dist=True)
-        found = beam_search(
+        found = self.search(
             lambda tokens, state: self.model.decoder.step(tokens, state, memory),
             self.model.decoder.init_state(memory, 1),
             self.rules,
-            beam_size=self.beam_size,
-            length_penalty=self.length_penalty,
         )
         for item, hypotheses in zip(batch.items, found, strict=True):
-            self.references[item.image_id] = item.captions
-            self.captions[item.image_id] = self.tokenizer.decode(hypotheses[0].tokens)
+            self.references[item.key] = item.captions
+            self.captions[item.key] = self.tokenizer.decode(hypotheses[0].tokens)
 
     def on_validation_epoch_end(self) -> None:
         """Score the captions of all processes together, each image once."""
@@ -152,6 +157,12 @@ class CaptioningTask(pl.LightningModule):
         self.log("val/cider", scores.cider, prog_bar=True)
         for n, bleu in enumerate(scores.bleu, start=1):
             self.log(f"val/bleu{n}", bleu, prog_bar=n == 4)
+        exact = [self._is_a_reference(caption, references[key]) for key, caption in captions.items()]
+        self.log("val/exact", 100 * sum(exact) / len(exact))
+
+    def _is_a_reference(self, caption: str, references: Iterable[str]) -> bool:
+        """Whether a caption is one of its references, as the tokenizer spells these: without case, say."""
+        return any(caption == self.tokenizer.decode(self.tokenizer.encode(reference)) for reference in references)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One group for the decoder and one for the part of the encoder that is fine-tuned."""
@@ -176,3 +187,26 @@ class CaptioningTask(pl.LightningModule):
     def bundle(self) -> Bundle:
         """The model with what belongs to it."""
         return Bundle(self.model, self.tokenizer, self.transform)
+
+
+def _built(make: Callable[..., Encoder], transform: ImageTransform | TextTransform) -> Encoder:
+    """An encoder that is not built yet.
+
+    It is one of sentences, or else one of photos whose making has failed: jsonargparse then takes it for a factory, and
+    making it again says why.
+    """
+    if isinstance(transform, TextTransform):
+        return make(transform.tokenizer.vocab_size)
+    try:
+        return make()
+    except TypeError as error:
+        raise ValueError(
+            f"the encoder cannot be made from the config alone ({error}); if it is one of sentences, it needs data of "
+            "text (data.class_path: captioner.data.text_datamodule.TextData), and these data are photos"
+        ) from error
+
+
+def _vocabularies(tokenizer: Tokenizer, transform: ImageTransform | TextTransform) -> list[str]:
+    """All that makes words of ids, and ids of the words that are read, as texts to compare."""
+    tokenizers = [tokenizer, transform.tokenizer] if isinstance(transform, TextTransform) else [tokenizer]
+    return [each.to_json() for each in tokenizers]

@@ -40,7 +40,7 @@ class SampleCaptions(pl.Callback):
         logger = trainer.logger
         if batch_idx or trainer.sanity_checking or not isinstance(logger, TensorBoardLogger):
             return
-        data = trainer.datamodule  # type: ignore[attr-defined] (set by Lightning when it begins)
+        data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, CaptionData):
             return  # no photos
         captioner = Captioner(pl_module.bundle(), device=str(pl_module.device), regions=data.regions)

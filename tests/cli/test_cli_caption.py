@@ -14,6 +14,7 @@ import pytest
 
 import captioner
 from captioner.cli.main import main
+from captioner.decoding import BeamSearch
 from captioner.predictor import Captioner, load
 
 SCRIPTS = Path(captioner.__file__).parents[1] / "scripts"
@@ -89,7 +90,7 @@ def test_batch_size_changes_no_caption(run, album, batch_size):
 def test_beam_size_is_used(run, album, good_names, model_file):
     paths = [str(album / name) for name in good_names]
     for beam_size in (1, 7):
-        captions = load(model_file, "cpu").caption(paths, beam_size=beam_size)
+        captions = load(model_file, "cpu").caption(paths, BeamSearch(beam_size))
         _, out, _ = run(*paths, "--beam-size", beam_size)
         assert out == [f"{path}: {caption.text}" for path, caption in zip(paths, captions, strict=True)]
 

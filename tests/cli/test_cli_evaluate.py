@@ -52,7 +52,9 @@ def test_a_folder(run, data, model_file, tmp_path):
     assert captions == dict(zip([photo.name for photo in photos], expected, strict=True))
     metrics = json.loads((tmp_path / "new" / "results" / "metrics.json").read_text())
     assert {"BLEU-1", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "perplexity", "statistics", "tokenizer"} < metrics.keys()
-    assert (metrics["num_scored"], metrics["num_missing"], metrics["split"], metrics["beam_size"]) == (4, 0, "dev", 5)
+    assert (metrics["num_scored"], metrics["num_missing"], metrics["split"]) == (4, 0, "dev")
+    assert metrics["search"] == {"class": "BeamSearch", "beam_size": 5, "length_penalty": 0.7}
+    assert metrics["wording"]["max_length"] == 30
     assert metrics["statistics"]["seen_in_training"] is not None
     assert any(line.startswith("CIDEr") for line in out)
 
@@ -66,7 +68,7 @@ def test_a_config(run, data, tmp_path):
     assert run("--data", data, *options, "--output", tmp_path / "b")[0] == 0
     first, second = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in "ab")
     assert {**first, "data": None} == {**second, "data": None}
-    assert (first["beam_size"], first["length_penalty"]) == (2, 0)
+    assert first["search"] == {"class": "BeamSearch", "beam_size": 2, "length_penalty": 0.0}
 
 
 CONFIGS = {

@@ -27,7 +27,7 @@ def run(model_file, capsys):
 def assert_files_say(stem, photo, caption):
     """The four files of a photo hold this caption and its maps."""
     with np.load(f"{stem}.npz", allow_pickle=False) as arrays:
-        assert sorted(arrays) == ["alpha", "grid_box", "image_size", "words"]
+        assert sorted(arrays) == ["alpha", "grid_box", "image_size", "kind", "words"]
         assert arrays["words"].dtype.kind == "U"
         assert arrays["words"].tolist() == list(caption.words)
         assert arrays["alpha"].shape == (len(caption.words), 4, 4)

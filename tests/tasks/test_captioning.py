@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+import captioner
 from captioner.checkpoint import CheckpointError, load_model, save_model
+from captioner.cli.train import main, names_its_data
 from captioner.data import ImageTransform
 from captioner.data.datamodule import CaptionData
+from captioner.data.dates import Dates
 from captioner.data.synthetic import SyntheticShapes
+from captioner.data.text import TextReader, TextTransform
+from captioner.data.text_datamodule import TextData
+from captioner.decoding import BeamSearch, GreedySearch
 from captioner.losses import CaptionLoss
 from captioner.metrics import quick_score
 from captioner.models import AdditiveAttention, Encoder, ShowAttendTell
-from captioner.predictor import Captioner
+from captioner.models.encoders.words import WordEncoder
+from captioner.predictor import Captioner, Wording
 from captioner.tasks.averaging import AveragedWeights
 from captioner.tasks.captioning import CaptioningTask
 from captioner.tasks.samples import SampleCaptions
-from captioner.tokenizer import WordLevel
-from captioner.types import Memory
+from captioner.tokenizer import Characters, WordLevel
+from captioner.types import Memory, TextPair
 
 HERE = __name__.partition(".")[0]
 
@@ -131,6 +141,21 @@ def test_losses_are_logged_per_word(make_data, tmp_path):
     assert trainer.callback_metrics["train/doubly_stochastic"] > 0
 
 
+class Talkative(CaptionLoss):
+    """A loss with something more to say."""
+
+    def forward(self, output, targets):
+        return replace(super().forward(output, targets), logs={"half": torch.tensor(0.5), "other": torch.tensor(2.0)})
+
+
+def test_what_else_a_loss_says_is_logged(make_data, tmp_path):
+    data = make_data()
+    trainer = make_trainer(tmp_path, limit_val_batches=0)
+    trainer.fit(make_task(data, loss=Talkative()), data)
+    assert trainer.callback_metrics["train/half"] == 0.5
+    assert trainer.callback_metrics["train/other"] == 2
+
+
 def test_a_fine_tuned_encoder_has_its_own_learning_rate(make_data, tmp_path):
     data = make_data()
     for encoder, rates in ((Patches(), [0.1, 0.003]), (Patches(is_frozen=True), [0.1])):
@@ -159,17 +184,15 @@ def test_a_model_that_cannot_be_saved_is_refused_before_training(make_data, tmp_
 # ------------------------------------------------------------------------------------------ validation
 
 
-@pytest.mark.parametrize(("beam_size", "length_penalty"), [(1, 0.0), (3, 0.7)])
-def test_validation_scores_the_models_own_captions_each_image_once(make_data, tmp_path, beam_size, length_penalty):
+@pytest.mark.parametrize("search", [GreedySearch(), BeamSearch(3)], ids=str)
+def test_validation_scores_the_models_own_captions_each_image_once(make_data, tmp_path, search):
     data = make_data()
-    task = make_task(data, beam_size=beam_size, length_penalty=length_penalty)
+    task = make_task(data, search=search, optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.02))
     trainer = make_trainer(tmp_path, max_epochs=6)
     trainer.fit(task, data)  # it says something, then
     (metrics,) = trainer.validate(task, data, verbose=False)
     items = data.reader.read("dev")
-    said = Captioner(task.bundle(), "cpu").caption(
-        [item.path for item in items], beam_size, length_penalty=length_penalty, max_length=8
-    )
+    said = Captioner(task.bundle(), "cpu").caption([item.path for item in items], search, Wording(max_length=8))
     scores = quick_score(
         {item.image_id: item.captions for item in items},
         {item.image_id: caption.text for item, caption in zip(items, said, strict=True)},
@@ -265,3 +288,171 @@ def test_a_bundle_is_what_was_trained(make_data):
     assert bundle.transform == replace(data.transform)
     assert bundle.tokenizer is data.tokenizer
     assert math.isfinite(sum(weight.sum().item() for weight in bundle.model.parameters()))
+
+
+# ------------------------------------------------------------------------------------------ sentences
+
+
+class Given(TextReader):
+    """Sentences that a test gives."""
+
+    splits = ("train", "dev")
+
+    def __init__(self, train: list[TextPair], dev: list[TextPair]) -> None:
+        self.given = {"train": train, "dev": dev}
+
+    def items(self, split: str) -> list[TextPair]:
+        return self.given[split]
+
+
+EIGHT = Dates(num_train=8, num_dev=3, num_test=1)
+
+
+def dates_and(dev: list[TextPair]) -> TextData:
+    """Eight dates to learn, and others to validate on."""
+    return TextData(Given(EIGHT.items("train"), dev), WordLevel(1), Characters(), batch_size=4, eval_batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def dates() -> TextData:
+    return dates_and(EIGHT.items("dev"))
+
+
+def reader_of(vocab_size: int) -> WordEncoder:
+    return WordEncoder(vocab_size, embed_dim=16, hidden_dim=16)
+
+
+@pytest.fixture(scope="module")
+def learnt(dates, tmp_path_factory) -> CaptioningTask:
+    """Eight dates by heart."""
+    torch.manual_seed(1)
+    task = CaptioningTask(
+        reader_of,
+        lambda *sizes: ShowAttendTell(*sizes, lambda *of: AdditiveAttention(*of, 16), 16, 48, dropout=0.0),
+        dates.tokenizer,
+        dates.transform,
+        CaptionLoss(doubly_stochastic=0.0),
+        lambda parameters: torch.optim.Adam(parameters, lr=0.02),
+    )
+    make_trainer(tmp_path_factory.mktemp("dates"), max_epochs=40, limit_val_batches=0).fit(task, dates)
+    return task
+
+
+def test_the_same_task_learns_sentences(dates, learnt, tmp_path):
+    """Word for word, here character for character."""
+    assert learnt.model.encoder.vocab_size == dates.transform.tokenizer.vocab_size
+    (metrics,) = make_trainer(tmp_path).validate(learnt, dates_and(dates.items("train")), verbose=False)
+    assert metrics["val/exact"] == 100
+    assert metrics["val/nll"] < 0.1
+    (metrics,) = make_trainer(tmp_path).validate(learnt, dates, verbose=False)
+    assert metrics["val/exact"] < 100  # of dates that it has never read
+
+
+def test_exact_is_the_share_that_is_one_of_its_references(dates, learnt, tmp_path):
+    first, second, third, fourth, fifth, *_ = dates.items("train")
+    given = [
+        replace(first, captions=("no", *first.captions)),
+        replace(second, captions=second.captions),
+        replace(third, captions=fourth.captions),
+        replace(fourth, captions=(f" {fourth.captions[0]}",)),
+        replace(fifth, captions=(f"{fifth.captions[0]}0",)),
+    ]
+    (metrics,) = make_trainer(tmp_path).validate(learnt, dates_and(given), verbose=False)
+    assert metrics["val/exact"] == pytest.approx(40)
+
+
+def test_exact_is_as_the_tokenizer_spells(make_data):
+    task = make_task(make_data())
+    assert task._is_a_reference("a red circle", ["a circle", "A red  circle."])
+    assert not task._is_a_reference("a red circle", ["a circle", "a red"])
+
+
+def test_a_saved_model_reads_the_same_sentences(dates, learnt, tmp_path):
+    save_model(learnt.bundle(), tmp_path / "m.safetensors", "float32")
+    loaded = load_model(tmp_path / "m.safetensors")
+    (batch,) = dates.eval_loader(dates.items("dev"))
+    given = (batch.source, batch.tokens, batch.lengths)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(*given).logits, learnt.model.eval()(*given).logits)
+    assert isinstance(loaded.transform, TextTransform)
+    assert loaded.transform("3 March 1999").tolist() == dates.transform("3 March 1999").tolist()
+
+
+def test_one_starts_from_a_model_of_the_same_two_vocabularies(dates, learnt, tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(learnt.bundle(), path, "float32")
+
+    def start(data: TextData) -> CaptioningTask:
+        return CaptioningTask(reader_of, lambda *sizes: small(*sizes), data.tokenizer, data.transform, init_from=path)
+
+    with pytest.raises(ValueError, match="not the same model"):
+        start(dates)
+    other = TextData(dates.reader, Characters(), Characters())
+    assert other.tokenizer.to_json() == dates.tokenizer.to_json()
+    with pytest.raises(ValueError, match=r"m\.safetensors: its vocabulary is not that of the data"):
+        start(other)
+
+
+def test_photos_have_no_source_vocabulary(make_data):
+    with pytest.raises(ValueError, match=r"vocab_size.*TextData.*these data are photos"):
+        make_task(make_data(), reader_of)
+
+
+CONFIG = Path(captioner.__file__).parents[1] / "configs" / "dates.yaml"
+FEW = {"num_train": 40, "num_dev": 4, "num_test": 0}
+
+
+def train_dates(folder: Path, *arguments: str) -> int:
+    few = (f"--data.reader.{name}={value}" for name, value in FEW.items())
+    quiet = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+    return main(["fit", "-c", str(CONFIG), f"--run_dir={folder}", *few, *quiet, *arguments])
+
+
+def test_the_config_of_dates_trains_goes_on_and_loads(tmp_path, capsys):
+    assert train_dates(tmp_path, "--trainer.max_epochs=1") == 0, capsys.readouterr().err
+    first = load_model(tmp_path / "checkpoints" / "last.ckpt")
+    assert first.transform.tokenizer.unknown_words("March zebra") == ["zebra"]
+    assert first.tokenizer.decode(first.tokenizer.encode("1999-03-03")) == "1999-03-03"
+    assert train_dates(tmp_path, "--trainer.max_epochs=2", "--ckpt_path=last") == 0, capsys.readouterr().err
+    assert load_model(tmp_path / "checkpoints" / "last.ckpt").provenance["epoch"] == 1
+
+
+def test_data_of_one_s_own_class_by_name_and_part_by_part(tmp_path, capsys):
+    """Without a config for the data; `TextData` alone is enough of a name."""
+    (tmp_path / "a.tsv").write_text("ein Hund\ta dog\neine Katze\ta cat\n")
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    del config["data"]
+    (tmp_path / "rest.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    files = {"train": str(tmp_path / "a.tsv"), "dev": str(tmp_path / "a.tsv")}
+    words = {"class_path": "captioner.tokenizer.WordLevel", "init_args": {"min_count": 1}}
+    given = {
+        "--data": "TextData",
+        "--data.reader": json.dumps({"class_path": "captioner.data.text.ParallelText", "init_args": {"files": files}}),
+        "--data.vocabulary": json.dumps(words),
+        "--data.source_vocabulary": json.dumps(words),
+        "--trainer.fast_dev_run": "1",
+        "--run_dir": str(tmp_path),
+    }
+    arguments = [f"{name}={value}" for name, value in given.items()]
+    assert main(["fit", "-c", str(tmp_path / "rest.yaml"), *arguments]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "typo", ["data.bach_size=3", "data.reader.num_trian=3", "model.encoder.hiden_dim=3", "data.init_args.vocabulry=x"]
+)
+def test_a_typo_is_named(typo, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train_dates(tmp_path, f"--{typo}")
+    assert stop.value.code == 2
+    assert typo.partition("=")[0].rpartition(".")[2] in capsys.readouterr().err
+
+
+def test_which_form_the_data_have(tmp_path):
+    (tmp_path / "plain.yaml").write_text("data: {batch_size: 3}\n")
+    (tmp_path / "class.yaml").write_text("data: {class_path: TextData}\n")
+    (tmp_path / "broken.yaml").write_text("data: [\n")
+    plain, own, broken = (str(tmp_path / f"{name}.yaml") for name in ("plain", "class", "broken"))
+    for arguments in (["fit", "-c", own], ["fit", f"--config={own}"], ["-c", plain, "-c", own], ["--data=TextData"]):
+        assert names_its_data(arguments), arguments
+    for arguments in ([], ["fit", "-c", plain, "--data.batch_size", "3"], ["-c", broken], ["-c", "gone"], ["-c"]):
+        assert not names_its_data(arguments), arguments

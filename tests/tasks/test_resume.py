@@ -37,7 +37,7 @@ SETTINGS = {
     "plain": {},
     "averaged weights": {"ema": True, "workers": 0},
     "accumulation and validation in mid-epoch": {"accumulate": 2, "val_check_interval": 3, "workers": 0},
-    "early stopping": {"min_delta": 9.0, "workers": 0},
+    "early stopping": {"patience": 1, "min_delta": 9.0, "workers": 0},
 }
 KILLS = {  # hook, epoch, batch: where the run of a setting is killed
     "plain": [
@@ -116,7 +116,7 @@ class Noise(pl.Callback):
 
 def train(folder: Path, setting: str, kill=None, resume: bool = False) -> dict:
     """One run; what it ends with."""
-    options = {"ema": False, "accumulate": 1, "val_check_interval": 1.0, "min_delta": 0.0, "workers": 2}
+    options = {"ema": False, "accumulate": 1, "val_check_interval": 1.0, "patience": 9, "min_delta": 0.0, "workers": 2}
     options |= SETTINGS[setting]
     pl.seed_everything(0 if not resume else 1, verbose=False)  # a resumed run goes on with its own seed
     data = CaptionData(
@@ -140,7 +140,7 @@ def train(folder: Path, setting: str, kill=None, resume: bool = False) -> dict:
         max_length=8,
     )
     best = ModelCheckpoint(folder, filename="best", monitor="val/nll", enable_version_counter=False)
-    stopping = EarlyStopping("val/nll", patience=1, min_delta=options["min_delta"])
+    stopping = EarlyStopping("val/nll", patience=options["patience"], min_delta=options["min_delta"])
     callbacks = [stopping, best, Noise(), ExactResume(folder, every_n_steps=1)]
     if options["ema"]:
         callbacks.insert(0, EMAWeightAveraging(decay=0.8))
