@@ -56,7 +56,7 @@ def small_encoder(encoder: dict) -> dict:
     """The same encoder with random weights; of detectors the smallest."""
     args = {**encoder.get("init_args", {}), "weights": "none"}
     if encoder["class_path"].endswith("RegionEncoder"):
-        args |= {"name": "fasterrcnn_mobilenet_v3_large_320_fpn", "num_regions": 4}
+        args |= {"name": "fasterrcnn_mobilenet_v3_large_320_fpn", "num_regions": 4, "min_regions": 2}
     return {**encoder, "init_args": args}
 
 
