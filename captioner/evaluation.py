@@ -13,7 +13,7 @@ import torch
 from captioner.data.batches import BatchLoader, CaptionDataset, Collate, EncodedCaptions, OrderedBatches, move
 from captioner.decoding import BeamSearch, Search
 from captioner.losses import CaptionLoss
-from captioner.metrics import caption_statistics, score
+from captioner.metrics import caption_statistics, exact_match, score
 from captioner.predictor import Captioner, Wording
 from captioner.progress import progress_bar
 from captioner.types import Item
@@ -58,8 +58,9 @@ def evaluate(
 
     Returns:
         The captions, and: BLEU-1 to BLEU-4, METEOR, ROUGE-L, CIDEr; `perplexity`, exp of the mean negative
-        log-likelihood of the references' words (unknown words and end words counted as words);
-        `statistics` of the captions.
+        log-likelihood of the references' words (unknown words and end words counted as words); `exact`, how many
+        captions are one of their references as the vocabulary spells these; `attention_entropy` of a reference's
+        word in nats, None where the model does not attend; `statistics` of the captions.
 
     Raises:
         ValueError: an image has no references, or cannot be read; or there are no images.
@@ -76,15 +77,19 @@ def evaluate(
     )
     model, tokenizer = captioner.model, captioner.tokenizer
     rules, search = (wording or Wording()).rules(tokenizer), search or BeamSearch()
-    loss = CaptionLoss(doubly_stochastic=0.0)
+    loss = CaptionLoss(doubly_stochastic=0.0).eval()
     captions: dict[int | str, str] = {}
-    nll = words = seconds = 0.0
+    nll = words = seconds = entropy = 0.0
+    attends = False
     with torch.inference_mode(), progress_bar("evaluating", len(items)) as bar:
         for batch in loader:
             batch = move(batch, captioner.device)
             memory = model.encode(batch.source)
-            sums = loss(model.decoder(memory, batch.tokens, batch.lengths), batch.tokens[..., 1:])
+            output = model.decoder(memory, batch.tokens, batch.lengths)
+            sums = loss(output, batch.tokens[..., 1:])
             nll, words = nll + sums.nll.item(), words + sums.words.item()
+            if output.alpha is not None:
+                attends, entropy = True, entropy - output.alpha.xlogy(output.alpha).sum().item()
             begin = time.perf_counter()
             found = search(
                 lambda tokens, state: model.decoder.step(tokens, state, memory),  # noqa: B023 (used at once)
@@ -100,6 +105,8 @@ def evaluate(
     metrics = {
         **scores.to_dict(),
         "perplexity": math.exp(nll / words),
+        "exact": exact_match({item.key: map(tokenizer.normalise, item.captions) for item in items}, captions),
+        "attention_entropy": entropy / words if attends else None,
         "statistics": caption_statistics(captions, training_captions),
     }
     return Evaluation(captions, metrics, seconds)

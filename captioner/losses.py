@@ -103,7 +103,16 @@ class CaptionLoss(nn.Module):
 
         Returns:
             Sums, all 0 where the batch has no captions.
+
+        Raises:
+            ValueError: in training mode, the locations were sampled: they would go unrewarded.
         """
+        if self.training and "sample_log_prob" in output.extras:
+            raise ValueError("hard attention learns by a loss of its own: take HardAttentionLoss")
+        return self.add_up(output, targets)
+
+    def add_up(self, output: TeacherForced, targets: Tensor) -> LossSums:
+        """What `forward` returns, for any attention."""
         logits, words = _precise(output.logits), targets[output.mask]  # (N, V), (N,)
         smoothed = functional.cross_entropy(logits, words, reduction="sum", label_smoothing=self.label_smoothing)
         nll = smoothed.detach()
@@ -135,6 +144,10 @@ class HardAttentionLoss(CaptionLoss):
     lambda_r (R - b); and of the attention's entropy, weighted by lambda_e. The baseline b is a moving average of R over
     the batches before (equation 11). Where a batch used expected weights (see `HardAttention`) log p(s) is 0 and the
     second part with it.
+
+    With the scale "authors" lambda_r and lambda_e mean what they mean in their code: these two parts are not divided by
+    its 64 captions as the likelihood is, and R and b are means over a caption's words. Beside a caption of 12 words
+    their 0.1 is then worth 0.53 and their 0.002 is worth 0.128, in the units of equation 12 that the other scales have.
 
     Logged: "reward" (R, the mean over captions), "baseline", "entropy" (of a word's weights, in nats).
 
@@ -174,7 +187,7 @@ class HardAttentionLoss(CaptionLoss):
         Raises:
             ValueError: the decoder's attention is not hard.
         """
-        sums = super().forward(output, targets)
+        sums = self.add_up(output, targets)
         if "sample_log_prob" not in output.extras:
             if not self.training:
                 return sums  # expected weights alone: there is nothing to reward
@@ -182,6 +195,8 @@ class HardAttentionLoss(CaptionLoss):
         log_probs = _precise(output.logits.detach()).log_softmax(-1)  # (N, V)
         of_words = log_probs.gather(-1, targets[output.mask][:, None])[:, 0]  # (N,)
         rewards = of_words.new_zeros(output.mask.shape).masked_scatter(output.mask, of_words).sum(-1)  # (B, K)
+        if self.scale == "authors":
+            rewards = rewards / output.mask.sum(-1).clamp(min=1)
         advantage = rewards - self.baseline
         path = output.extras["sample_log_prob"].sum(-1)  # (B, K) log p(s)
         entropy = output.extras["entropy"].sum()
@@ -191,7 +206,7 @@ class HardAttentionLoss(CaptionLoss):
         if self.training:
             moved = self.baseline.lerp(logs["reward"].to(self.baseline.dtype), 1 - self.baseline_decay)
             self.baseline.copy_(torch.where(sums.captions > 0, moved, self.baseline))  # no captions, no reward
-        return replace(sums, total=sums.total - reinforced, logs=logs)
+        return replace(sums, total=sums.total - SCALES[self.scale].numerator * reinforced, logs=logs)
 
 
 def doubly_stochastic_term(alpha: Tensor, mask: Tensor, locations: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -18,7 +18,7 @@ from torch import Tensor
 from captioner.checkpoint import Bundle, load_model
 from captioner.data.batches import ImageFiles, Source
 from captioner.data.feature_cache import CachedFeatures, FeatureCache
-from captioner.data.images import ImageError, ImageSource, open_image
+from captioner.data.images import ImageSource, InputError, open_image
 from captioner.data.regions import RegionFile
 from captioner.data.text import Sentences, TextTransform
 from captioner.decoding import (
@@ -50,6 +50,9 @@ T = TypeVar("T", bound=ImageSource)
 @dataclass(frozen=True)
 class Wording:
     """What captions must obey, in words; `decoding.constraints` says how.
+
+    With a vocabulary of byte pairs or characters these are its pieces: lengths count them, and a forbidden "man" is
+    found in "man ##kind", too.
 
     Attributes:
         min_length: in words, the end word not counted.
@@ -229,14 +232,14 @@ class Captioner:
             A caption per photo, in order.
 
         Raises:
-            ImageError: a photo cannot be read; see `stream` to go on with the others.
+            InputError: a photo cannot be read; see `stream` to go on with the others.
             ValueError: sizes, lengths or words that are not possible.
         """
         if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
             images = [images]
         captions = []
         for _, result in self.stream(images, search, wording, batch_size, num_best):
-            if isinstance(result, ImageError):
+            if isinstance(result, InputError):
                 raise result
             captions.append(result)
         return captions
@@ -248,7 +251,7 @@ class Captioner:
         wording: Wording | None = None,
         batch_size: int = 16,
         num_best: int = 1,
-    ) -> Iterator[tuple[T, Caption | ImageError]]:
+    ) -> Iterator[tuple[T, Caption | InputError]]:
         """Caption any number of photos, one batch in memory at a time; a broken one does not stop the others.
 
         Args:
@@ -274,12 +277,12 @@ class Captioner:
 
     def _stream(
         self, images: Iterable[T], search: Search, rules: Rules, batch_size: int, num_best: int
-    ) -> Iterator[tuple[T, Caption | ImageError]]:
+    ) -> Iterator[tuple[T, Caption | InputError]]:
         for batch, photos in _prefetch(images, self.read, batch_size):
-            good = [photo for photo in photos if not isinstance(photo, ImageError)]
+            good = [photo for photo in photos if not isinstance(photo, InputError)]
             captions = iter(self._caption_batch(good, search, rules, num_best) if good else ())
             for image, photo in zip(batch, photos, strict=True):
-                yield image, photo if isinstance(photo, ImageError) else next(captions)
+                yield image, photo if isinstance(photo, InputError) else next(captions)
 
     @torch.inference_mode()
     def look(self, image: ImageSource, text: str) -> Caption:
@@ -290,7 +293,7 @@ class Captioner:
             text: the caption; a word that the model does not know is read as the unknown word and keeps its spelling.
 
         Raises:
-            ImageError: the photo cannot be read.
+            InputError: the photo cannot be read.
             ValueError: the caption has no words.
         """
         tokens = self.tokenizer.encode(text)
@@ -299,7 +302,7 @@ class Captioner:
         photo = self.read(image)
         memory = self._encode([photo])
         output, (log_prob,) = self._follow(memory, [[*tokens, self.tokenizer.eos_id]])
-        return _caption(self.tokenizer, self.tokenizer.align(text), log_prob, memory, output, 0, photo)
+        return self._caption(self.tokenizer.align(text), log_prob, memory, output, 0, photo)
 
     def read(self, image: ImageSource) -> Loaded:
         """Open a photo, or take a sentence, and make it ready for the encoder."""
@@ -335,7 +338,7 @@ class Captioner:
         for row, (photo, (first, *rest)) in enumerate(zip(photos, found, strict=True)):
             others = tuple(Alternative(self.tokenizer.decode(one.tokens), one.log_prob) for one in rest)
             spans = self.tokenizer.spans(first.tokens)
-            captions.append(_caption(self.tokenizer, spans, first.log_prob, memory, output, row, photo, others))
+            captions.append(self._caption(spans, first.log_prob, memory, output, row, photo, others))
         return captions
 
     def _follow(self, memory: Memory, captions: Sequence[Sequence[int]]) -> tuple[TeacherForced, list[float]]:
@@ -358,33 +361,39 @@ class Captioner:
         log_probs = torch.zeros(output.mask.shape, device=self.device).masked_scatter(output.mask, chosen[:, 0])
         return output, log_probs.sum(dim=(1, 2)).tolist()
 
+    def _caption(
+        self,
+        spans: Sequence[tuple[str, slice]],
+        log_prob: float,
+        memory: Memory,
+        output: TeacherForced,
+        row: int,
+        photo: Loaded,
+        others: tuple[Alternative, ...] = (),
+    ) -> Caption:
+        """Put the result of one image, a row of a batch, together."""
+        words = tuple(word for word, _ in spans)
+        looks: list[AttentionMaps] = []
+        if output.alpha is not None:
+            maps = AttentionMaps(words, _per_word(output.alpha[row, 0], spans))  # alpha (T, L)
+            if "heads" in output.extras:
+                heads = _per_word(output.extras["heads"][row, 0], spans)  # (T, N, L)
+                maps = replace(maps, heads=heads, head_names=_head_names(heads.shape[1], self.model.decoder.num_layers))
+            if "sentinel" in output.extras:
+                maps = replace(maps, sentinel=_per_word(output.extras["sentinel"][row, 0], spans))  # (T,)
+            start = 0
+            for part in memory.parts:
+                looks.append(_of_part(maps, part, slice(start, start + part.length), memory.mask[row], row, photo))
+                start += part.length
+        return Caption(self.tokenizer.join(words), words, log_prob, tuple(looks), others)
 
-def _caption(
-    tokenizer: Tokenizer,
-    spans: Sequence[tuple[str, slice]],
-    log_prob: float,
-    memory: Memory,
-    output: TeacherForced,
-    row: int,
-    photo: Loaded,
-    others: tuple[Alternative, ...] = (),
-) -> Caption:
-    """Put the result of one image, a row of a batch, together."""
-    words = tuple(word for word, _ in spans)
-    text = tokenizer.join(words)
-    looks: list[AttentionMaps] = []
-    if output.alpha is not None:
-        alpha = _per_word(output.alpha[row, 0], spans)  # (T, L)
-        heads = _per_word(output.extras["heads"][row, 0], spans) if "heads" in output.extras else None  # (T, N, L)
-        sentinel = _per_word(output.extras["sentinel"][row, 0], spans) if "sentinel" in output.extras else None  # (T,)
-        start = 0
-        for part in memory.parts:
-            of_part = slice(start, start + part.length)
-            start += part.length
-            real = memory.mask[row, of_part].cpu().numpy()
-            own_heads = None if heads is None else heads[..., of_part][..., real]
-            looks.append(_maps(part, row, real, words, alpha[:, of_part][:, real], own_heads, sentinel, photo))
-    return Caption(text, words, log_prob, tuple(looks), others)
+
+def _head_names(num_heads: int, num_layers: int) -> tuple[str, ...]:
+    """Names of heads that come layer by layer."""
+    each = num_heads // num_layers
+    if num_layers == 1:
+        return tuple(f"head {head}" for head in range(1, each + 1))
+    return tuple(f"layer {layer}, head {head}" for layer in range(1, num_layers + 1) for head in range(1, each + 1))
 
 
 def _per_word(values: Tensor, spans: Sequence[tuple[str, slice]]) -> np.ndarray:
@@ -393,39 +402,45 @@ def _per_word(values: Tensor, spans: Sequence[tuple[str, slice]]) -> np.ndarray:
     return np.stack([rows[where].mean(axis=0) for _, where in spans]) if spans else rows[:0]
 
 
-def _maps(
-    part: Part,
-    row: int,
-    real: np.ndarray,
-    words: tuple[str, ...],
-    alpha: np.ndarray,
-    heads: np.ndarray | None,
-    sentinel: np.ndarray | None,
-    photo: Loaded,
-) -> AttentionMaps:
-    """Weights of a part's real locations, with the place of each."""
+def _of_part(maps: AttentionMaps, part: Part, where: slice, mask: Tensor, row: int, photo: Loaded) -> AttentionMaps:
+    """The maps of one part's real locations, with the place of each.
+
+    Args:
+        maps: weights of all locations.
+        part: the part.
+        where: its locations among all.
+        mask: (L,) bool, which are real.
+        row: of the image in its batch.
+        photo: the photo, or the sentence.
+    """
+    real = mask[where].cpu().numpy()
+    alpha = maps.alpha[:, where][:, real]
+    heads = None if maps.heads is None else maps.heads[..., where][..., real]
     if part.grid is not None:
-        cells = None if heads is None else heads.reshape(*heads.shape[:2], *part.grid)
-        return GridMaps(
-            words, alpha.reshape(len(alpha), *part.grid), photo.size, photo.view, heads=cells, sentinel=sentinel
-        )
-    if part.boxes is not None:
+        if heads is not None:
+            heads = heads.reshape(*heads.shape[:2], *part.grid)
+        alpha = alpha.reshape(len(alpha), *part.grid)
+        found: AttentionMaps = GridMaps(maps.words, alpha, photo.size, photo.view)
+    elif part.boxes is not None:
         x0, y0, x1, y1 = photo.view
         corner, extent = np.array([x0, y0, x0, y0]), np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0])
         boxes = (corner + part.boxes[row].float().cpu().numpy()[real] * extent).astype(np.float32)
-        return RegionMaps(words, alpha, photo.size, boxes, heads=heads, sentinel=sentinel)
-    return WordMaps(words, alpha, photo.source_words, heads=heads, sentinel=sentinel)
+        scores = None if part.scores is None else part.scores[row].float().cpu().numpy()[real]
+        found = RegionMaps(maps.words, alpha, photo.size, boxes, scores=scores)
+    else:
+        found = WordMaps(maps.words, alpha, photo.source_words)
+    return replace(found, heads=heads, head_names=maps.head_names, sentinel=maps.sentinel)
 
 
 def _prefetch(
     images: Iterable[T], read: Callable[[T], Loaded], batch_size: int
-) -> Iterator[tuple[list[T], list[Loaded | ImageError]]]:
+) -> Iterator[tuple[list[T], list[Loaded | InputError]]]:
     """Read batches of photos in threads, one batch ahead of the model."""
 
-    def attempt(image: T) -> Loaded | ImageError:
+    def attempt(image: T) -> Loaded | InputError:
         try:
             return read(image)
-        except ImageError as error:
+        except InputError as error:
             return error
 
     source = iter(images)

@@ -88,6 +88,10 @@ class Tokenizer:
         """The caption that ids spell."""
         return self.join(self.words(ids))
 
+    def normalise(self, text: str) -> str:
+        """A text as this vocabulary spells it: in lower case, without punctuation, say, and unknown words as such."""
+        return self.decode(self.encode(text))
+
     def join(self, words: Iterable[str]) -> str:
         """The text that words make."""
         is_of_characters = isinstance(self.backend.decoder, decoders.Fuse)  # spaces are words of their own, then

@@ -43,12 +43,14 @@ class Part:
         length: how many, padded ones included.
         grid: (h, w) with h * w = length, row by row, for a grid.
         boxes: (B, length, 4) for regions: x0, y0, x1, y1 as fractions of the rectangle that the encoder saw.
+        scores: (B, length) for regions: how sure the detector was of each, 0 to 1; NaN where that is not known.
     """
 
     kind: Kind
     length: int
     grid: tuple[int, int] | None = None
     boxes: Tensor | None = None
+    scores: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,9 @@ class Memory:
         return cls(features, mask, (Part(Kind.GRID, height * width, grid=(height, width)),))
 
     @classmethod
-    def from_regions(cls, features: Tensor, mask: Tensor, boxes: Tensor) -> Memory:
-        """A memory of (B, R, D) regions with (B, R, 4) boxes, see `Part`; padded ones are not in `mask` (B, R)."""
-        return cls(features, mask, (Part(Kind.REGIONS, features.shape[1], boxes=boxes),))
+    def from_regions(cls, features: Tensor, mask: Tensor, boxes: Tensor, scores: Tensor | None = None) -> Memory:
+        """A memory of (B, R, D) regions, see `Part` for boxes and scores; padded ones are not in `mask` (B, R)."""
+        return cls(features, mask, (Part(Kind.REGIONS, features.shape[1], boxes=boxes, scores=scores),))
 
     @classmethod
     def from_words(cls, features: Tensor, mask: Tensor) -> Memory:
@@ -125,7 +127,7 @@ class Memory:
             self,
             features=change(self.features),
             mask=change(self.mask),
-            parts=tuple(replace(part, boxes=maybe(part.boxes)) for part in self.parts),
+            parts=tuple(replace(part, boxes=maybe(part.boxes), scores=maybe(part.scores)) for part in self.parts),
             keys=maybe(self.keys),
             summary=maybe(self.summary),
             values=maybe(self.values),
@@ -257,12 +259,14 @@ class AttentionMaps:
         words: T words, the end word left out.
         alpha: (T, ...) float32 weights of the part's locations.
         heads: (T, N, ...) float32 weights of each of N heads, where there are several; `alpha` is their mean.
+        head_names: the names of the N heads ("layer 2, head 1").
         sentinel: (T,) float32 weight of the sentinel, where there is one: how little the word needed the memory.
     """
 
     words: tuple[str, ...]
     alpha: np.ndarray
     heads: np.ndarray | None = field(default=None, kw_only=True)
+    head_names: tuple[str, ...] = field(default=(), kw_only=True)
     sentinel: np.ndarray | None = field(default=None, kw_only=True)
 
 
@@ -287,10 +291,12 @@ class RegionMaps(AttentionMaps):
     Attributes:
         image_size: (width, height) of the upright photo in pixels.
         boxes: (R, 4) float32 x0, y0, x1, y1 of the regions, in pixels of the upright photo.
+        scores: (R,) float32 how sure the detector was of each, 0 to 1; NaN where that is not known.
     """
 
     image_size: tuple[int, int]
     boxes: np.ndarray
+    scores: np.ndarray | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

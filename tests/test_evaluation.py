@@ -49,6 +49,14 @@ def test_each_image_once_as_the_captioner_says_it(model, items):
     assert result.metrics["num_scored"] == 7
     assert result.metrics["statistics"]["num_captions"] == 7
     assert result.metrics["statistics"]["seen_in_training"] is None
+    assert result.metrics["exact"] == 0
+    assert 0 < result.metrics["attention_entropy"] < math.log(16)  # 4 x 4 cells
+
+
+def test_exact_is_as_the_vocabulary_spells(model, items):
+    [caption] = model.caption([items[0].path])
+    right = [replace(items[0], captions=("never this", f"{caption.text.upper()}!"))]
+    assert evaluate(model, right, num_workers=0).metrics["exact"] == 100
 
 
 def test_settings_reach_the_search(model, items):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from captioner.losses import SCALES, CaptionLoss, doubly_stochastic_term
+from captioner.losses import SCALES, CaptionLoss, HardAttentionLoss, doubly_stochastic_term
 from captioner.types import TeacherForced
 
 LENGTHS = torch.tensor([[5, 3, 1], [4, 2, 0], [2, 2, 2]])
@@ -215,3 +215,37 @@ def test_double_precision_is_kept():
 def test_an_unknown_scale_is_refused_with_the_choices():
     with pytest.raises(ValueError, match=r"'tutorial' is not one of paper, authors, mean"):
         CaptionLoss(scale="tutorial")
+
+
+def hard_answer():
+    """What a decoder with hard attention says: locations that were sampled."""
+    output, targets = answer()
+    drawn = output.alpha.detach().clamp_min(1e-9).log()[..., 0] * output.mask
+    return output._replace(extras={"sample_log_prob": drawn, "entropy": -drawn}), targets
+
+
+def test_sampled_locations_do_not_go_unrewarded():
+    output, targets = hard_answer()
+    with pytest.raises(ValueError, match="take HardAttentionLoss"):
+        CaptionLoss()(output, targets)
+    assert CaptionLoss().eval()(output, targets).words == LENGTHS.sum()
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_what_reward_and_entropy_weigh(scale):
+    output, targets = hard_answer()
+    loss = HardAttentionLoss(0.0, scale, reward_scale=0.1, entropy=0.002)
+    loss.baseline.fill_(-2.0)
+    found = loss(output, targets).total - CaptionLoss(0.0, scale).add_up(output, targets).total
+    log_probs = output.logits.log_softmax(-1).gather(-1, targets[output.mask][:, None])[:, 0]
+    expected, row = 0.0, 0
+    for image, caption in (LENGTHS > 0).nonzero().tolist():
+        length = int(LENGTHS[image, caption])
+        reward = log_probs[row : row + length].sum().item()
+        row += length
+        path = output.extras["sample_log_prob"][image, caption].sum().item()
+        if scale == "authors":  # 64 captions beside a mean over them; means over a caption's words
+            expected -= 64 * (0.1 * (reward / length + 2.0) * path - 0.002 * path)
+        else:
+            expected -= 0.1 * (reward + 2.0) * path - 0.002 * path
+    assert found.item() == pytest.approx(expected, rel=1e-4)

@@ -10,14 +10,24 @@ import torch
 
 import captioner
 from captioner.checkpoint import Bundle, CheckpointError
-from captioner.data import ImageError
+from captioner.data import ImageError, InputError, TextTransform
 from captioner.data.feature_cache import CacheError, build_cache
+from captioner.data.regions import Regions, write_regions
 from captioner.decoding import BeamSearch, DiverseBeamSearch, GreedySearch, Sampling
-from captioner.models import AdaptiveDecoder, CaptionModel, ShowAndTell
+from captioner.models import (
+    AdaptiveDecoder,
+    CaptionModel,
+    LuongDecoder,
+    PrecomputedRegions,
+    ShowAndTell,
+    TransformerDecoder,
+    UpDown,
+    WordEncoder,
+)
 from captioner.models.attention import MultiHeadAttention
 from captioner.predictor import Captioner, Wording, find_device, load
 from captioner.tokenizer import BytePairs
-from captioner.types import CaptionedImage
+from captioner.types import CaptionedImage, RegionMaps, WordMaps
 
 
 @pytest.fixture(scope="module")
@@ -269,3 +279,59 @@ def test_load(model_file, model, draw, tmp_path):
 def test_the_package_has_no_other_names():
     with pytest.raises(AttributeError, match="lod"):
         captioner.lod  # noqa: B018
+
+
+@pytest.fixture(scope="module")
+def reader_of_sentences(tokenizer):
+    """A model that reads sentences and writes captions."""
+    torch.manual_seed(0)
+    encoder = WordEncoder(tokenizer.vocab_size, embed_dim=6, hidden_dim=5)
+    decoder = LuongDecoder(encoder.feature_dim, tokenizer.vocab_size, embed_dim=8, hidden_dim=8)
+    return Captioner(Bundle(CaptionModel(encoder, decoder).eval(), tokenizer, TextTransform(tokenizer)), "cpu")
+
+
+def test_sentences_in_place_of_photos(reader_of_sentences):
+    sentence = "a red DOG on Mars!"
+    [caption] = reader_of_sentences.caption(sentence, wording=Wording(max_length=5))
+    assert isinstance(caption.maps, WordMaps)
+    assert caption.maps.source_words == ("a", "red", "dog", "on", "mars")
+    assert caption.maps.alpha.shape == (len(caption.words), 5)
+    np.testing.assert_allclose(caption.maps.alpha.sum(1), 1, atol=1e-5)
+    together = reader_of_sentences.caption(["two boys", sentence], wording=Wording(max_length=5))
+    np.testing.assert_allclose(together[1].maps.alpha, caption.maps.alpha, atol=1e-5)  # padding is not to be seen
+
+
+def test_a_sentence_without_words_does_not_stop_the_others(reader_of_sentences):
+    results = list(reader_of_sentences.stream(["two boys", "...", "a dog"], wording=Wording(max_length=4)))
+    assert [isinstance(result, InputError) for _, result in results] == [False, True, False]
+    assert str(results[1][1]) == "'...': there are no words to read"
+
+
+def test_boxes_and_scores_of_regions_are_in_the_photo(make_bundle, draw, tmp_path):
+    bundle = make_bundle()
+    tokenizer = bundle.tokenizer
+    decoder = UpDown(4, tokenizer.vocab_size, embed_dim=8, hidden_dim=8)
+    model = CaptionModel(PrecomputedRegions(4), decoder).eval()
+    draw(0, 80, 40).save(tmp_path / "a.png")
+    found = Regions(torch.rand(3, 4), torch.tensor([[0, 0, 80, 40], [8, 4, 40, 20], [40, 0, 80, 20.0]]), None, (80, 40))
+    write_regions(tmp_path / "features.safetensors", {"a.png": found._replace(scores=torch.tensor([0.9, 0.5, 0.25]))})
+    captioner = Captioner(Bundle(model, tokenizer, bundle.transform), "cpu", regions=tmp_path / "features.safetensors")
+    maps = captioner.look(tmp_path / "a.png", "a red dog").maps
+    assert isinstance(maps, RegionMaps)
+    np.testing.assert_allclose(maps.boxes, found.boxes, atol=1e-4)
+    np.testing.assert_allclose(maps.scores, [0.9, 0.5, 0.25], atol=1e-3)
+    with pytest.raises(TypeError, match="give paths"):
+        captioner.caption(draw(0))
+    with pytest.raises(ValueError, match="reads region features from a file"):
+        Captioner(Bundle(model, tokenizer, bundle.transform), "cpu").caption(draw(0))
+
+
+def test_heads_of_layers_have_names(make_bundle, draw):
+    bundle = make_bundle()
+    sizes = (bundle.model.encoder.feature_dim, bundle.tokenizer.vocab_size)
+    small = {"model_dim": 8, "num_layers": 2, "num_heads": 2, "feedforward_dim": 8}
+    decoder = TransformerDecoder(*sizes, attention=lambda d, h: MultiHeadAttention(d, h, 2, 8), **small).eval()
+    model = Captioner(Bundle(CaptionModel(bundle.model.encoder, decoder), bundle.tokenizer, bundle.transform), "cpu")
+    maps = model.look(draw(0), "a red dog").maps
+    assert maps.heads.shape == (3, 4, 4, 4)
+    assert maps.head_names == ("layer 1, head 1", "layer 1, head 2", "layer 2, head 1", "layer 2, head 2")

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Caption the photos; 1 if some could not be read."""
     if args.output and Path(args.output).suffix.lower() not in SUFFIXES:
         raise ValueError(f"--output {args.output}: the file's name must end in {' or '.join(SUFFIXES)}")
-    from captioner.data.images import ImageError
+    from captioner.data.images import InputError
     from captioner.progress import progress_bar
 
     search, wording = find_search(args, args.num_best), find_wording(args)
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         write = _writer(args.output, output)
         with progress_bar("captioning", len(paths), visible=bool(args.output)) as bar:
             for path, result in results:
-                if isinstance(result, ImageError):
+                if isinstance(result, InputError):
                     num_problems += report([result], bar.say)
                 else:
                     write(path, result)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from captioner.data.datamodule import CaptionData
-    from captioner.data.images import ImageError
+    from captioner.data.images import InputError
     from captioner.data.readers import Reader
     from captioner.data.text import TextReader
     from captioner.models import Encoder
@@ -102,7 +102,7 @@ def load_captioner(args: argparse.Namespace, text: bool = False) -> Captioner:
     return captioner
 
 
-def report(problems: Iterable[ImageError], say: Callable[[str], None] | None = None) -> int:
+def report(problems: Iterable[InputError], say: Callable[[str], None] | None = None) -> int:
     """One unwrapped line on stderr for each file that could not be read; returns how many."""
     count = 0
     for problem in problems:

@@ -8,6 +8,7 @@ was cut off goes on where it was.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -17,6 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
+
+from captioner.cli.common import add_trust
 
 RANKED_FROM = 3  # seeds
 
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--figure", metavar="FILE", help="draw where each variant looks in one photo, see --photo")
     parser.add_argument("--photo", metavar="PHOTO", help="the photo of the figure")
     parser.add_argument("--caption", metavar="TEXT", help="the caption of the figure, for all variants")
+    add_trust(parser)
     parser.add_argument(
         "--table-only", action="store_true", help="train nothing: the table and figure of what is there"
     )
@@ -66,9 +70,11 @@ class Result:
 
     Attributes:
         seed: of initial weights, order and dropout.
+        config: a digest of the variant's files and changes, by which results of another budget are noticed.
         bleu4: on the validation split, 0 to 100, as all scores.
         meteor: likewise; None without Java.
         cider: likewise.
+        entropy: of a word's attention, in nats: log L where a model looks everywhere alike; None without attention.
         parameters: of the decoder.
         minutes: of training, the waiting for other work on the machine included.
         cpu_minutes: of training, of all its processes and threads; on a CPU the fairer measure.
@@ -76,9 +82,11 @@ class Result:
     """
 
     seed: int
+    config: str
     bleu4: float
     meteor: float | None
     cider: float
+    entropy: float | None
     parameters: int
     minutes: float
     cpu_minutes: float
@@ -101,10 +109,13 @@ def run(args: argparse.Namespace) -> int:
         for seed in args.seeds:
             for variant in variants:
                 folder = runs / variant.name / f"seed{seed}"
-                if not (folder / "result.json").exists():
-                    _train(variant, seed, folder, args.set)
-                    result = _evaluate(folder, seed)
-                    (folder / "result.json").write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+                digest = _digest(variant, args.set)
+                if (folder / "result.json").exists():
+                    _require_same(folder / "result.json", digest)
+                    continue
+                _train(variant, seed, folder, args.set)
+                result = _evaluate(folder, seed, digest, args.trust)
+                (folder / "result.json").write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
     results = {variant.name: _results(runs / variant.name) for variant in variants}
     text = table([(variant, results[variant.name]) for variant in variants if results[variant.name]])
     print(text, end="")
@@ -112,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         Path(args.output).write_text(text, encoding="utf-8")
     if args.figure:
-        _draw(variants, runs, args.photo, args.caption, Path(args.figure))
+        _draw(variants, runs, args.photo, args.caption, Path(args.figure), args.trust)
     return 0
 
 
@@ -121,10 +132,11 @@ def find_variants(config: Path) -> list[Variant]:
 
     Raises:
         FileNotFoundError: there is no such config.
+        ValueError: two of them have one name, by which their runs would be mixed up.
     """
     first = Variant(_label(config), "", f"{config.stem}/{config.stem}", (config,))
     folder = config.with_suffix("")
-    return [
+    variants = [
         first,
         *(
             Variant(
@@ -136,6 +148,27 @@ def find_variants(config: Path) -> list[Variant]:
             for path in sorted(folder.rglob("*.yaml"))
         ),
     ]
+    names = [variant.name for variant in variants]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"{folder}: two variants are called {Path(twice).name}: rename one")
+    return variants
+
+
+def _digest(variant: Variant, changes: Sequence[str]) -> str:
+    """A fingerprint of all that a variant is trained by, but its seed and comments."""
+    import yaml
+
+    configs = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in variant.configs]
+    return hashlib.sha256(json.dumps([configs, sorted(changes)], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _require_same(path: Path, digest: str) -> None:
+    if json.loads(path.read_text(encoding="utf-8"))["config"] != digest:
+        raise ValueError(
+            f"{path} is of another config, or of another --set: rows of one table must share their budget. Choose "
+            f"another --runs folder, or delete {path.parent}"
+        )
 
 
 def _label(config: Path) -> str:
@@ -176,7 +209,7 @@ def _cpu_seconds() -> float:
     return used.children_user + used.children_system
 
 
-def _evaluate(folder: Path, seed: int) -> Result:
+def _evaluate(folder: Path, seed: int, digest: str, trust: Sequence[str]) -> Result:
     """Score a run's last weights on its validation split, from the cache that it was trained on, if any."""
     import yaml
 
@@ -187,7 +220,8 @@ def _evaluate(folder: Path, seed: int) -> Result:
 
     data = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]
     data = data["init_args"] if "class_path" in data else data
-    captioner = load(folder / "checkpoints" / "last.ckpt", cache=data.get("cache_dir"), regions=data.get("regions"))
+    last = folder / "checkpoints" / "last.ckpt"
+    captioner = load(last, trust=trust, cache=data.get("cache_dir"), regions=data.get("regions"))
     items = read_data(str(folder / "config.yaml")).read(data["val_split"])
     evaluation = evaluate(captioner, items)
     write_results(folder / "captions.json", evaluation.captions)
@@ -195,9 +229,11 @@ def _evaluate(folder: Path, seed: int) -> Result:
     times = [json.loads(line) for line in (folder / "times.jsonl").read_text(encoding="utf-8").splitlines()]
     return Result(
         seed=seed,
+        config=digest,
         bleu4=metrics["BLEU-4"],
         meteor=metrics.get("METEOR"),
         cider=metrics["CIDEr"],
+        entropy=metrics["attention_entropy"],
         parameters=sum(parameter.numel() for parameter in captioner.model.decoder.parameters()),
         minutes=sum(attempt["minutes"] for attempt in times),
         cpu_minutes=sum(attempt["cpu_minutes"] for attempt in times),
@@ -217,17 +253,18 @@ def table(rows: Sequence[tuple[Variant, list[Result]]]) -> str:
     cider = {variant.name: mean(result.cider for result in results) for variant, results in rows}
     places = {name: str(i) for i, name in enumerate(sorted(ranked, key=lambda name: -cider[name]), start=1)}
     lines = [
-        "| | seeds | BLEU-4 | METEOR | CIDEr | place | parameters | minutes | CPU minutes | captions/s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| | seeds | BLEU-4 | METEOR | CIDEr | place | entropy | parameters | minutes | CPU minutes | captions/s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     group = ""
     for variant, results in rows:
         if variant.group != group:
             group = variant.group
-            lines.append(f"| **{group}** | | | | | | | | | |")
+            lines.append(f"| **{group}** | | | | | | | | | | |")
         scores = [_spread(getattr(result, name) for result in results) for name in ("bleu4", "meteor", "cider")]
         lines.append(
             f"| {variant.label} | {len(results)} | {' | '.join(scores)} | {places.get(variant.name, '')} "
+            f"| {_spread([results[0].entropy])} "
             f"| {results[0].parameters / 1e6:.2f} M | {mean(result.minutes for result in results):.1f} "
             f"| {mean(result.cpu_minutes for result in results):.1f} "
             f"| {mean(result.captions_per_second for result in results):.0f} |"
@@ -243,7 +280,9 @@ def _spread(values: Iterable[float | None]) -> str:
     return f"{mean(numbers):.2f} ± {stdev(numbers):.2f}" if len(numbers) > 1 else f"{numbers[0]:.2f}"
 
 
-def _draw(variants: Sequence[Variant], runs: Path, photo: str, caption: str, output: Path) -> None:
+def _draw(
+    variants: Sequence[Variant], runs: Path, photo: str, caption: str, output: Path, trust: Sequence[str]
+) -> None:
     """One row of maps for each variant that was trained and attends, of its first seed."""
     from captioner.data.images import open_image
     from captioner.heatmaps import comparison_figure
@@ -253,7 +292,7 @@ def _draw(variants: Sequence[Variant], runs: Path, photo: str, caption: str, out
     for variant in variants:
         checkpoints = sorted((runs / variant.name).glob("seed*/checkpoints/last.ckpt"))
         if checkpoints:
-            look = load(checkpoints[0]).look(photo, caption)
+            look = load(checkpoints[0], trust=trust).look(photo, caption)
             if look.looks:
                 rows.append((variant.label, look.maps))
     if not rows:

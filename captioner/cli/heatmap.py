@@ -13,7 +13,7 @@ from captioner.cli.searching import add_search_arguments, find_search, find_word
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from captioner.data.images import ImageError
+    from captioner.data.images import InputError
     from captioner.predictor import Caption, Captioner
 
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the photos; 1 if some could not be read."""
-    from captioner.data.images import ImageError
+    from captioner.data.images import InputError
     from captioner.heatmaps import output_stems
     from captioner.progress import progress_bar
 
@@ -58,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
     with progress_bar("drawing", len(paths)) as bar:
         for (path, result), stem in zip(results, stems, strict=True):
             try:
-                if isinstance(result, ImageError):
+                if isinstance(result, InputError):
                     raise result
                 _draw(path, result, stem, args)
-            except ImageError as error:
+            except InputError as error:
                 num_problems += report([error], bar.say)
             bar.advance()
     return 1 if num_problems else 0
@@ -71,7 +71,7 @@ def _draw(path: str, caption: Caption, stem: Path, args: argparse.Namespace) -> 
     """Write the maps of each part of the memory; further parts have a number in their files' names.
 
     Raises:
-        ImageError: the photo is no longer to be read.
+        InputError: the photo is no longer to be read.
         ValueError: the model does not attend.
     """
     from captioner.data.images import open_image
@@ -85,12 +85,12 @@ def _draw(path: str, caption: Caption, stem: Path, args: argparse.Namespace) -> 
         export(photo, maps, own, caption.text, smooth=not args.blocky)
 
 
-def _looks(model: Captioner, paths: list[str], caption: str) -> Iterator[tuple[str, Caption | ImageError]]:
+def _looks(model: Captioner, paths: list[str], caption: str) -> Iterator[tuple[str, Caption | InputError]]:
     """The maps of one given caption for every photo."""
-    from captioner.data.images import ImageError
+    from captioner.data.images import InputError
 
     for path in paths:
         try:
             yield path, model.look(path, caption)
-        except ImageError as error:
+        except InputError as error:
             yield path, error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,13 +109,25 @@ def _build(
 
 
 def _detector(args: argparse.Namespace, encoder: Encoder | None) -> RegionEncoder:
-    """The config's detector, unless the arguments describe one."""
+    """The config's detector, with what the arguments say of it changed; or the default one.
+
+    Raises:
+        ValueError: the config's encoder is no detector, or the arguments do not make one.
+    """
     from captioner.models.encoders import RegionEncoder
 
-    if isinstance(encoder, RegionEncoder) and not (args.detector or args.weights or args.num_regions):
-        return encoder
-    num_regions = args.num_regions or 36
-    return RegionEncoder(args.detector or DETECTOR, args.weights or "default", num_regions, min(10, num_regions))
+    given = {"name": args.detector, "weights": args.weights, "num_regions": args.num_regions}
+    given = {name: value for name, value in given.items() if value is not None}
+    if isinstance(encoder, RegionEncoder):
+        if not given:
+            return encoder
+        own = {name: getattr(encoder, name) for name in signature(RegionEncoder).parameters}
+    elif encoder is None or args.detector:
+        own = {"name": DETECTOR, "weights": "default", "num_regions": 36, "min_regions": 10}
+    else:
+        raise ValueError(f"{args.data}: its encoder is {type(encoder).__name__}, no RegionEncoder: name a --detector")
+    found = {**own, **given}
+    return RegionEncoder(**{**found, "min_regions": min(found["min_regions"], found["num_regions"])})
 
 
 def _folder(args: argparse.Namespace, data: CaptionData | None) -> str:

@@ -3,7 +3,15 @@
 Nothing here imports torch before the first image is transformed.
 """
 
-from captioner.data.images import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, ImageSource, find_images, open_image
+from captioner.data.images import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    ImageError,
+    ImageSource,
+    InputError,
+    find_images,
+    open_image,
+)
 from captioner.data.readers import (
     CaptionFolder,
     CocoCaptions,
@@ -26,6 +34,7 @@ __all__ = [
     "ImageError",
     "ImageSource",
     "ImageTransform",
+    "InputError",
     "KarpathySplit",
     "ParallelText",
     "Reader",

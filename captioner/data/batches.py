@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from captioner.data.images import ImageError, open_image
-from captioner.data.text import TextError
+from captioner.data.images import InputError, open_image
 from captioner.data.transforms import Augmentation, ImageTransform
 from captioner.tokenizer import Tokenizer
 from captioner.types import Batch, CaptionedImage, Item, Memory
@@ -187,7 +186,7 @@ class CaptionDataset(Dataset):
             captions = rng.sample(captions, self.captions_per_image)
         try:
             return Example(self.source.load(item, epoch, index), captions, item)
-        except (ImageError, TextError) as error:
+        except InputError as error:
             return Problem(str(error))
 
 
@@ -355,7 +354,7 @@ class OrderedBatches:
         return [list(self.mine[start : start + size]) for start in range(0, len(self.mine), size)]
 
 
-class ImageLoadError(ValueError):
+class LoadError(ValueError):
     """An image, or a sentence, of a data set could not be loaded."""
 
 
@@ -430,11 +429,11 @@ class BatchLoader:
         """The batches.
 
         Raises:
-            ImageLoadError: an image cannot be loaded; the error names it.
+            LoadError: an image cannot be loaded; the error names it.
         """
         for batch in self.loader:
             if isinstance(batch, Problem):
-                raise ImageLoadError(batch.message)
+                raise LoadError(batch.message)
             yield batch
 
 

@@ -62,11 +62,11 @@ _TOO_LARGE = "has more pixels than are allowed (a decompression bomb?)"
 _UNKNOWN = "not an image, or damaged, or in a format that is not read here"
 
 
-class ImageError(ValueError):
-    """An image that cannot be read.
+class InputError(ValueError):
+    """Something to caption that cannot be read.
 
     Attributes:
-        name: the path as it was given, or what was given in place of one ("bytes", "array (4, 4, 3) uint8").
+        name: what was given: a path, or what it was in place of one ("bytes", "array (4, 4, 3) uint8").
         reason: a short human sentence, on one line.
     """
 
@@ -77,6 +77,10 @@ class ImageError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+
+class ImageError(InputError):
+    """An image that cannot be read."""
 
 
 # ------------------------------------------------------------------------------------------ opening

@@ -135,7 +135,8 @@ class RegionFile:
         boxes = [regions.boxes / torch.tensor(regions.size * 2) for regions in loaded]  # by w, h, w, h
         counts = torch.tensor([len(regions.boxes) for regions in loaded])
         mask = torch.arange(features.shape[1]) < counts[:, None]  # (B, R)
-        return Memory.from_regions(features, mask, pad_sequence(boxes, batch_first=True))
+        scores = pad_sequence([regions.scores for regions in loaded], batch_first=True)
+        return Memory.from_regions(features, mask, pad_sequence(boxes, batch_first=True), scores)
 
     def require_for(self, encoder: nn.Module, transform: ImageTransform) -> None:
         """See that these features are what an encoder stands for.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captioner.data.images import InputError
 from captioner.data.readers import VALIDATION_NAMES
 from captioner.tokenizer import Tokenizer
 from captioner.types import TextPair
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # torch is imported by the first call, as in `transforms.py`
     from torch import Tensor
 
 
-class TextError(ValueError):
+class TextError(InputError):
     """A sentence that cannot be read."""
 
 
@@ -51,7 +52,7 @@ class TextTransform:
 
         ids = self.tokenizer.encode(text)
         if not ids:
-            raise TextError(f"the sentence {text!r} has no words to read")
+            raise TextError(repr(text), "there are no words to read")
         return torch.tensor(ids, dtype=torch.int64)
 
     def words(self, text: str) -> list[str]:
@@ -86,7 +87,7 @@ class Sentences:
         try:
             return self.transform(item.text)
         except TextError as error:
-            raise TextError(f"{item.key}: {error}") from error
+            raise TextError(f"{item.key}: {error.name}", error.reason) from error
 
     def stack(self, loaded: list[Tensor]) -> Tensor:
         """(B, S) int64 ids."""

@@ -6,6 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,8 +35,8 @@ def export(
     - GIF: one frame a word (`animation`); none for the maps of a sentence.
     - NPZ: `kind` "grid", "regions" or "words"; `words` (T,) unicode; what the kind's class in `captioner.types` has:
       `image_size` [width, height] of the upright photo, `grid_box` [x0, y0, x1, y1] the part of it that the grid
-      covers, in its pixels, `boxes` (R, 4) of the regions, in its pixels, `source_words` (S,) unicode; `alpha` float32,
-      and `heads` and `sentinel` float32 where the maps hold them.
+      covers, in its pixels, `boxes` (R, 4) of the regions, in its pixels, and their `scores` (R,), `source_words` (S,)
+      unicode; `alpha` float32, and `heads`, `head_names` and `sentinel` where the maps hold them.
     - JSON: the same with the caption and, for a grid, `grid` [h, w]; weights have six significant digits.
 
     Folders are made as needed. Each file appears whole or not at all; files of an earlier run are replaced.
@@ -107,28 +108,34 @@ def _arrays(maps: AttentionMaps) -> dict[str, np.ndarray]:
         case RegionMaps():
             size, boxes = np.array(maps.image_size, dtype=np.int64), maps.boxes.astype(np.float32)
             own = {"kind": np.array(Kind.REGIONS.value), "image_size": size, "boxes": boxes}
+            if maps.scores is not None:
+                own["scores"] = maps.scores.astype(np.float32)
         case WordMaps():
             own = {"kind": np.array(Kind.WORDS.value), "source_words": np.array(maps.source_words, dtype=np.str_)}
         case _:
             raise TypeError(f"maps are GridMaps, RegionMaps or WordMaps, not {type(maps).__name__}")
     weights = {"alpha": maps.alpha, "heads": maps.heads, "sentinel": maps.sentinel}
     held = {name: array.astype(np.float32) for name, array in weights.items() if array is not None}
+    if maps.head_names:
+        own["head_names"] = np.array(maps.head_names, dtype=np.str_)
     return {**own, "words": np.array(maps.words, dtype=np.str_), **held}
 
 
 def _maps(arrays: Mapping[str, np.ndarray]) -> AttentionMaps:
     """What `_arrays` made arrays of."""
     words, alpha = tuple(arrays["words"].tolist()), arrays["alpha"]
-    heads, sentinel = arrays.get("heads"), arrays.get("sentinel")
     kind = Kind(str(arrays["kind"])) if "kind" in arrays else Kind.GRID  # there was one kind alone before
     if kind is Kind.WORDS:
-        source_words = tuple(arrays["source_words"].tolist())
-        return WordMaps(words, alpha, source_words, heads=heads, sentinel=sentinel)
-    width, height = arrays["image_size"].tolist()
-    if kind is Kind.REGIONS:
-        return RegionMaps(words, alpha, (width, height), arrays["boxes"], heads=heads, sentinel=sentinel)
-    x0, y0, x1, y1 = arrays["grid_box"].tolist()
-    return GridMaps(words, alpha, (width, height), (x0, y0, x1, y1), heads=heads, sentinel=sentinel)
+        maps: AttentionMaps = WordMaps(words, alpha, tuple(arrays["source_words"].tolist()))
+    else:
+        width, height = arrays["image_size"].tolist()
+        if kind is Kind.REGIONS:
+            maps = RegionMaps(words, alpha, (width, height), arrays["boxes"], scores=arrays.get("scores"))
+        else:
+            x0, y0, x1, y1 = arrays["grid_box"].tolist()
+            maps = GridMaps(words, alpha, (width, height), (x0, y0, x1, y1))
+    names = tuple(arrays["head_names"].tolist()) if "head_names" in arrays else ()
+    return replace(maps, heads=arrays.get("heads"), head_names=names, sentinel=arrays.get("sentinel"))
 
 
 def _to_json(arrays: Mapping[str, np.ndarray]) -> str:

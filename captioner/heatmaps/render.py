@@ -79,7 +79,6 @@ def heads_figure(
     photo: Image.Image | None,
     maps: AttentionMaps,
     caption: str | None = None,
-    labels: Sequence[str] | None = None,
     smooth: bool = True,
     shared_scale: bool = False,
 ) -> Image.Image:
@@ -89,21 +88,21 @@ def heads_figure(
         photo: see `figure`.
         maps: maps with their N heads.
         caption: see `figure`.
-        labels: the names of the heads; "head 1" to "head N" where None.
         smooth: see `figure`.
         shared_scale: see `figure`.
 
     Raises:
-        ValueError: for maps without heads, or of another number of labels, or not of this photo.
+        ValueError: for maps without heads, or of another number of names, or not of this photo.
     """
     check(photo, maps)
     if maps.heads is None or not maps.heads.shape[1]:
         raise ValueError("the maps hold no heads; draw them with `figure`")
     num_heads = maps.heads.shape[1]
-    names = [f"head {i + 1}" for i in range(num_heads)] if labels is None else labels
+    names = maps.head_names or [f"head {i + 1}" for i in range(num_heads)]
     if len(names) != num_heads:
-        raise ValueError(f"{len(names)} labels for {num_heads} heads; give one for each")
-    rows = [(name, replace(maps, alpha=maps.heads[:, i], heads=None, sentinel=None)) for i, name in enumerate(names)]
+        raise ValueError(f"{len(names)} names for {num_heads} heads; give one for each")
+    alone = replace(maps, heads=None, head_names=(), sentinel=None)
+    rows = [(name, replace(alone, alpha=maps.heads[:, i])) for i, name in enumerate(names)]
     return _rows_figure(photo, rows, _title(maps, caption), smooth, shared_scale)
 
 

@@ -2,7 +2,7 @@
 
 from captioner.metrics.coco import read_references, read_results, write_results
 from captioner.metrics.scores import Scores, quick_score, score
-from captioner.metrics.statistics import caption_statistics
+from captioner.metrics.statistics import caption_statistics, exact_match
 from captioner.metrics.tokenizers import BuiltinTokenizer, CaptionTokenizer, PTBTokenizer
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "PTBTokenizer",
     "Scores",
     "caption_statistics",
+    "exact_match",
     "quick_score",
     "read_references",
     "read_results",

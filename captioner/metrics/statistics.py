@@ -49,3 +49,18 @@ def caption_statistics(
         "seen_in_training": seen,
         "tokenizer": tokenizer.name,
     }
+
+
+def exact_match(references: Mapping[Any, Iterable[str]], captions: Mapping[Any, str]) -> float:
+    """The share of captions, from 0 to 100, that are one of their references, character for character.
+
+    Args:
+        references: reference captions by image, spelt as captions are.
+        captions: captions by image; at least one, each with its references.
+
+    Raises:
+        ValueError: when there are no captions.
+    """
+    if not captions:
+        raise ValueError("there are no captions to compare")
+    return 100 * sum(caption in set(references[key]) for key, caption in captions.items()) / len(captions)

@@ -28,8 +28,8 @@ class CaptionModel(nn.Module):
         """Make the prepared memory of B images.
 
         Args:
-            source: (B, 3, S, S) uint8 pixels, or the encoder's memory of them from a feature cache: both
-                go the same way from here on.
+            source: what the encoder takes, (B, 3, S, S) uint8 pixels or (B, S) words of sentences; or its memory of
+                them, from a feature cache or a file of regions: all go the same way from here on.
         """
         memory = source if isinstance(source, Memory) else self.encoder(source)
         dtype = next(self.decoder.parameters()).dtype

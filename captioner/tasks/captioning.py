@@ -18,7 +18,7 @@ from captioner.data import ImageTransform
 from captioner.data.text import TextTransform
 from captioner.decoding import GreedySearch, Rules, Search
 from captioner.losses import CaptionLoss
-from captioner.metrics import quick_score
+from captioner.metrics import exact_match, quick_score
 from captioner.models import CaptionModel, Decoder, Encoder
 from captioner.tasks.schedules import Constant, Schedule
 from captioner.tokenizer import Tokenizer
@@ -157,12 +157,8 @@ class CaptioningTask(pl.LightningModule):
         self.log("val/cider", scores.cider, prog_bar=True)
         for n, bleu in enumerate(scores.bleu, start=1):
             self.log(f"val/bleu{n}", bleu, prog_bar=n == 4)
-        exact = [self._is_a_reference(caption, references[key]) for key, caption in captions.items()]
-        self.log("val/exact", 100 * sum(exact) / len(exact))
-
-    def _is_a_reference(self, caption: str, references: Iterable[str]) -> bool:
-        """Whether a caption is one of its references, as the tokenizer spells these: without case, say."""
-        return any(caption == self.tokenizer.decode(self.tokenizer.encode(reference)) for reference in references)
+        spelt = {key: map(self.tokenizer.normalise, texts) for key, texts in references.items()}
+        self.log("val/exact", exact_match(spelt, captions))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One group for the decoder and one for the part of the encoder that is fine-tuned."""

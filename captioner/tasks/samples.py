@@ -44,7 +44,7 @@ class SampleCaptions(pl.Callback):
         if not isinstance(data, CaptionData):
             return  # no photos
         captioner = Captioner(pl_module.bundle(), device=str(pl_module.device), regions=data.regions)
-        photos = [item for item in batch.items if isinstance(item, CaptionedImage)]
+        photos = [item for item in batch.items if isinstance(item, CaptionedImage) and item.path.is_file()]
         for number, item in enumerate(photos[: self.num_samples]):
             (caption,) = captioner.caption(item.path, pl_module.search)
             logger.experiment.add_text(f"caption {number}", caption.text, trainer.global_step)

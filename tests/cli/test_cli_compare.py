@@ -42,8 +42,8 @@ def config(tmp_path) -> Path:
     return path
 
 
-def result(seed: int, cider: float, meteor: float | None = 20.0) -> compare.Result:
-    return compare.Result(seed, cider / 2, meteor, cider, 1_500_000, 2.0, 3.0, 50.0)
+def result(seed: int, cider: float, meteor: float | None = 20.0, config: str = "") -> compare.Result:
+    return compare.Result(seed, config, cider / 2, meteor, cider, 4.0, 1_500_000, 2.0, 3.0, 50.0)
 
 
 def test_variants_are_the_config_and_the_files_beside_it(config):
@@ -63,10 +63,10 @@ def test_the_table_ranks_what_has_three_seeds(config):
         (blind, [result(seed, 40.0) for seed in range(3)]),
     ]
     lines = compare.table(rows).splitlines()
-    assert lines[2].startswith("| first | 3 | 15.50 ± 0.50 | 20.00 ± 0.00 | 31.00 ± 1.00 | 2 | 1.50 M |")
-    assert lines[3].startswith("| alone | 1 | 49.50 | – | 99.00 |  |")
+    assert lines[2].startswith("| first | 3 | 15.50 ± 0.50 | 20.00 ± 0.00 | 31.00 ± 1.00 | 2 | 4.00 | 1.50 M |")
+    assert lines[3].startswith("| alone | 1 | 49.50 | – | 99.00 |  | 4.00 |")
     assert lines[4].startswith("| **group** |")
-    assert lines[5].startswith("| blind | 3 | 20.00 ± 0.00 | 20.00 ± 0.00 | 40.00 ± 0.00 | 1 |")
+    assert lines[5].startswith("| blind | 3 | 20.00 ± 0.00 | 20.00 ± 0.00 | 40.00 ± 0.00 | 1 | 4.00 |")
     assert len({line.count("|") for line in lines}) == 1
 
 
@@ -80,7 +80,7 @@ def test_what_is_done_is_not_done_again(config, tmp_path, monkeypatch, capsys):
             raise RuntimeError("cut off")
 
     monkeypatch.setattr(compare, "_train", train)
-    monkeypatch.setattr(compare, "_evaluate", lambda folder, seed: result(seed, 30.0))
+    monkeypatch.setattr(compare, "_evaluate", lambda folder, seed, digest, trust: result(seed, 30.0, config=digest))
     arguments = ["compare", str(config), "--runs", str(tmp_path / "runs"), "--set", "trainer.max_epochs=1"]
     assert main(arguments) == 2  # cut off at the third
     done = trained.copy()
@@ -93,6 +93,15 @@ def test_what_is_done_is_not_done_again(config, tmp_path, monkeypatch, capsys):
     assert main([*arguments, "--only", "alone", "blind", "--seeds", "1", "--table-only"]) == 0
     assert len(trained) == 1
     assert "first" not in capsys.readouterr().out
+    assert main([*arguments[:-1], "trainer.max_epochs=2"]) == 2  # no row of another budget among the others
+    assert "is of another config, or of another --set" in capsys.readouterr().err
+
+
+def test_two_variants_of_one_name_are_refused(config):
+    (config.with_suffix("") / "other").mkdir()
+    (config.with_suffix("") / "other" / "alone.yaml").write_text("trainer: {max_epochs: 3}")
+    with pytest.raises(ValueError, match="two variants are called alone"):
+        compare.find_variants(config)
 
 
 def test_what_cannot_be(config, tmp_path, capsys):

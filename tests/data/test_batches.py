@@ -12,7 +12,7 @@ from captioner.data.batches import (
     EncodedCaptions,
     HostBatch,
     ImageFiles,
-    ImageLoadError,
+    LoadError,
     OrderedBatches,
     ResumableLoader,
     stable_seed,
@@ -219,7 +219,7 @@ def test_state_of_other_data_is_refused():
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_broken_image_is_one_readable_error(num_workers):
-    with pytest.raises(ImageLoadError, match=r"^13\.png: is damaged$"):
+    with pytest.raises(LoadError, match=r"^13\.png: is damaged$"):
         list(loader(num_workers=num_workers, broken=True))
 
 

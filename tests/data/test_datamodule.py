@@ -5,7 +5,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from captioner.data.batches import ImageLoadError
+from captioner.data.batches import LoadError
 from captioner.data.datamodule import CaptionData
 from captioner.data.feature_cache import CacheError
 from captioner.data.synthetic import SyntheticShapes
@@ -169,7 +169,7 @@ def test_a_broken_image_stops_training_with_its_name(tmp_path, cached):
     module = data(tmp_path, cache_dir=str(tmp_path / "cache") if cached else None)
     broken = module.items("train")[5].path
     broken.write_bytes(b"no image")
-    with pytest.raises(CacheError if cached else ImageLoadError, match=str(broken)) as error:
+    with pytest.raises(CacheError if cached else LoadError, match=str(broken)) as error:
         fit(Task(), module)
     assert "\n  File" not in str(error.value)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.data.batches import ImageLoadError
+from captioner.data.batches import LoadError
 from captioner.data.text import ParallelText, Sentences, TextError, TextReader, TextTransform, pad_sentences
 from captioner.data.text_datamodule import TextData
 from captioner.tokenizer import BytePairs, Characters, WordLevel
@@ -62,7 +62,7 @@ def test_words_are_named_as_spelt_though_unknown():
 
 @pytest.mark.parametrize("text", ["", "   ", "?!"])
 def test_a_sentence_without_words_is_an_error(text):
-    with pytest.raises(TextError, match=re.escape(f"the sentence {text!r} has no words")):
+    with pytest.raises(TextError, match=re.escape(f"{text!r}: there are no words to read")):
         TextTransform(WordLevel(1).fit(["ein hund"]))(text)
 
 
@@ -218,7 +218,7 @@ def test_validation_gives_each_pair_once_in_order_and_training_needs_targets():
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_sentence_without_words_is_one_readable_error(num_workers):
     data = make_data(some_pairs(), some_pairs(TextPair("line 7", "?!", ("what",))), num_workers=num_workers)
-    with pytest.raises(ImageLoadError, match=r"^line 7: the sentence '\?!' has no words to read$"):
+    with pytest.raises(LoadError, match=r"^line 7: '\?!': there are no words to read$"):
         list(data.val_dataloader())
 
 

@@ -115,16 +115,12 @@ def test_sentences_are_compared_too():
 
 
 def test_heads_have_names():
-    maps = grid_maps(num_heads=2)
-    assert (
-        heads_figure(make_photo(), maps).tobytes()
-        == heads_figure(make_photo(), maps, labels=["head 1", "head 2"]).tobytes()
-    )
-    assert (
-        heads_figure(make_photo(), maps, labels=["layer 1, head 1", "b"]).width > heads_figure(make_photo(), maps).width
-    )
-    with pytest.raises(ValueError, match="3 labels for 2 heads"):
-        heads_figure(make_photo(), maps, labels=["a", "b", "c"])
+    photo, maps = make_photo(), grid_maps(num_heads=2)
+    plain = heads_figure(photo, maps)
+    assert plain.tobytes() == heads_figure(photo, replace(maps, head_names=("head 1", "head 2"))).tobytes()
+    assert heads_figure(photo, replace(maps, head_names=("layer 1, head 1", "b"))).width > plain.width
+    with pytest.raises(ValueError, match="3 names for 2 heads"):
+        heads_figure(photo, replace(maps, head_names=("a", "b", "c")))
 
 
 def test_maps_without_heads_are_refused():

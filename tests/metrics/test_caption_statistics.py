@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from captioner.metrics import caption_statistics
+from captioner.metrics import caption_statistics, exact_match
 
 CAPTIONS = {1: "A dog runs.", 2: "a dog runs", 3: "A man's hat!", 4: ""}
 
@@ -31,3 +31,10 @@ def test_without_training_captions():
 def test_nothing_to_describe():
     with pytest.raises(ValueError, match="no captions"):
         caption_statistics({})
+
+
+def test_exact_is_character_for_character():
+    references = {1: ["a red circle", "a circle"], 2: iter(["a dog"]), 3: ["a red"]}
+    assert exact_match(references, {1: "a circle", 2: "a dog", 3: "a red circle"}) == pytest.approx(200 / 3)
+    with pytest.raises(ValueError, match="no captions"):
+        exact_match({}, {})

@@ -175,7 +175,7 @@ def test_a_batch_of_expected_weights_is_learnt_as_by_soft_attention():
     reinforced = HardAttentionLoss(doubly_stochastic=0.5, entropy=0.0).double().train()
     reinforced.baseline.fill_(-3.0)
     found = gradient(decoder, reinforced(output, targets).total)
-    expected = gradient(decoder, CaptionLoss(doubly_stochastic=0.5)(output, targets).total)
+    expected = gradient(decoder, CaptionLoss(doubly_stochastic=0.5).add_up(output, targets).total)
     assert torch.equal(found, expected)
 
 

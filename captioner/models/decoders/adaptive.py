@@ -57,13 +57,13 @@ class AdaptiveDecoder(LSTMDecoder):
             feature_dim,
             vocab_size,
             attention,
-            embed_dim,
-            hidden_dim,
-            hidden_dim,
-            tie_embeddings,
-            dropout,
-            normalise_features,
-            project_dim,
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            output_dim=hidden_dim,
+            tie_embeddings=tie_embeddings,
+            dropout=dropout,
+            normalise_features=normalise_features,
+            project_dim=project_dim,
         )
         # Five gates: the LSTM's four and the sentinel's.
         self.word_gates = nn.Linear(embed_dim, 5 * hidden_dim)

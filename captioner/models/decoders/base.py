@@ -18,9 +18,11 @@ class Decoder(nn.Module, ABC):
 
     Attributes:
         vocab_size: V, how many words it chooses from.
+        num_layers: how many layers attend; what they give as "heads" comes layer by layer.
     """
 
     vocab_size: int
+    num_layers: int = 1
 
     @abstractmethod
     def prepare(self, memory: Memory) -> Memory:

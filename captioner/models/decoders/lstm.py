@@ -43,6 +43,7 @@ class LSTMDecoder(RecurrentDecoder):
         feature_dim: int,
         vocab_size: int,
         attention: Callable[[int, int], Attention] | None,
+        *,
         embed_dim: int,
         hidden_dim: int,
         output_dim: int,

@@ -56,13 +56,13 @@ class LuongDecoder(LSTMDecoder):
             feature_dim,
             vocab_size,
             attention,
-            embed_dim,
-            hidden_dim,
-            hidden_dim,
-            tie_embeddings,
-            dropout,
-            normalise_features,
-            project_dim,
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            output_dim=hidden_dim,
+            tie_embeddings=tie_embeddings,
+            dropout=dropout,
+            normalise_features=normalise_features,
+            project_dim=project_dim,
         )
         self.input_feeding = input_feeding
         fed_dim = hidden_dim if input_feeding else 0

@@ -47,13 +47,13 @@ class ShowAndTell(LSTMDecoder):
             feature_dim,
             vocab_size,
             None,
-            embed_dim,
-            hidden_dim,
-            hidden_dim,
-            tie_embeddings,
-            dropout,
-            normalise_features,
-            project_dim,
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            output_dim=hidden_dim,
+            tie_embeddings=tie_embeddings,
+            dropout=dropout,
+            normalise_features=normalise_features,
+            project_dim=project_dim,
         )
         self.every_step = every_step
         self.word_gates = nn.Linear(embed_dim, 4 * hidden_dim)

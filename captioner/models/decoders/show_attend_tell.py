@@ -77,13 +77,13 @@ class ShowAttendTell(LSTMDecoder):
             feature_dim,
             vocab_size,
             attention,
-            embed_dim,
-            hidden_dim,
-            embed_dim if deep_output else hidden_dim,
-            tie_embeddings,
-            dropout,
-            normalise_features,
-            project_dim,
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            output_dim=embed_dim if deep_output else hidden_dim,
+            tie_embeddings=tie_embeddings,
+            dropout=dropout,
+            normalise_features=normalise_features,
+            project_dim=project_dim,
         )
         self.gate = gate
         self.deep_output = deep_output

@@ -59,13 +59,13 @@ class UpDown(LSTMDecoder):
             feature_dim,
             vocab_size,
             attention,
-            embed_dim,
-            hidden_dim,
-            hidden_dim,
-            tie_embeddings,
-            dropout,
-            normalise_features,
-            project_dim,
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            output_dim=hidden_dim,
+            tie_embeddings=tie_embeddings,
+            dropout=dropout,
+            normalise_features=normalise_features,
+            project_dim=project_dim,
         )
         self.word_gates = nn.Linear(embed_dim, 4 * hidden_dim)
         self.image_gates = nn.Linear(self.seen_dim, 4 * hidden_dim, bias=False)

@@ -110,7 +110,8 @@ class RegionEncoder(Encoder):
         boxes = pad_sequence([regions.boxes for regions in found], batch_first=True)  # (B, R, 4)
         counts = torch.tensor([len(regions.boxes) for regions in found], device=pixels.device)
         mask = torch.arange(boxes.shape[1], device=pixels.device) < counts[:, None]  # (B, R)
-        return Memory.from_regions(features, mask, boxes)
+        scores = pad_sequence([regions.scores for regions in found], batch_first=True)  # (B, R)
+        return Memory.from_regions(features, mask, boxes, scores)
 
     @torch.no_grad()
     def detect(self, pixels: Tensor) -> list[Detected]:
