@@ -14,7 +14,7 @@ import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,24 @@ FLICKR8K_TEXT = "Flickr8k_text"
 CAPTION_FILES = ("captions.csv", "captions.jsonl", "captions.tsv", "captions.txt")
 IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "path", "image_path", "image_name", "image_id")
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "comment")
+
+
+def find_split(wanted: str, splits: Sequence[str], where: str) -> str:
+    """The name of a split among those that there are; "dev", "val", "valid" and "validation" stand for one another.
+
+    Args:
+        wanted: the split asked for.
+        splits: those that there are.
+        where: the data set, for the error.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    names = (wanted, *VALIDATION_NAMES) if wanted in VALIDATION_NAMES else (wanted,)
+    for name in names:
+        if name in splits:
+            return name
+    raise ValueError(f"{where}: no split {wanted!r}; there are: {', '.join(splits) or 'none'}")
 
 
 class Reader(ABC):
@@ -57,23 +75,13 @@ class Reader(ABC):
             FileNotFoundError: a file or some of the images are missing (their number and the first are
                 named).
         """
-        name = self._split_named(split)
+        name = find_split(split, self.splits, str(self))
         items = self.items(name)
         if not items:
             raise ValueError(f"{self}: split {name!r} holds no images")
         if require_images:
             _require_images([item.path for item in items])
         return items
-
-    def _split_named(self, wanted: str) -> str:
-        splits = self.splits
-        if wanted in splits:
-            return wanted
-        if wanted in VALIDATION_NAMES:
-            for name in VALIDATION_NAMES:
-                if name in splits:
-                    return name
-        raise ValueError(f"{self}: no split {wanted!r}; there are: {', '.join(splits) or 'none'}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.data.images import InputError
-from captioner.data.readers import VALIDATION_NAMES
+from captioner.data.readers import find_split
 from captioner.tokenizer import Tokenizer
 from captioner.types import TextPair
 
@@ -119,10 +119,7 @@ class TextReader(ABC):
             ValueError: there is no such split, it is empty, or a file is malformed (the error names file and line).
             FileNotFoundError: a file is missing.
         """
-        names = (split, *VALIDATION_NAMES) if split in VALIDATION_NAMES else (split,)
-        name = next((name for name in names if name in self.splits), None)
-        if name is None:
-            raise ValueError(f"{self}: no split {split!r}; there are: {', '.join(self.splits) or 'none'}")
+        name = find_split(split, self.splits, str(self))
         items = self.items(name)
         if not items:
             raise ValueError(f"{self}: split {name!r} holds no sentences")

@@ -114,7 +114,8 @@ def test_the_json_of_every_kind_holds_all_of_it(tmp_path):
         for name in ("alpha", "heads", "sentinel"):
             np.testing.assert_allclose(read.pop(name), getattr(maps, name), rtol=1e-5)
         for name, value in read.items():
-            assert value == pytest.approx(np.array(getattr(maps, name)).tolist(), rel=1e-5), name
+            own = np.array(getattr(maps, name))
+            np.testing.assert_array_equal(np.array(value, dtype=own.dtype), own, err_msg=name)
 
 
 def test_the_json_has_a_line_for_each_row_of_weights(tmp_path):
