@@ -243,7 +243,12 @@ def _evaluate(folder: Path, seed: int, digest: str, trust: Sequence[str]) -> Res
 
 def _results(folder: Path) -> list[Result]:
     """What is there of a variant, by seed."""
-    found = [Result(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("seed*/result.json")]
+    found = []
+    for path in folder.glob("seed*/result.json"):
+        try:
+            found.append(Result(**json.loads(path.read_text(encoding="utf-8"))))
+        except (TypeError, ValueError):
+            raise ValueError(f"{path} is no result of this version: delete it, and it is evaluated again") from None
     return sorted(found, key=lambda result: result.seed)
 
 
