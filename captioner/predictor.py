@@ -70,12 +70,24 @@ class Wording:
     required: tuple[str, ...] = ()
     bad_endings: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse a text in place of several, and what is both required and forbidden."""
+        for name in ("forbidden", "required", "bad_endings"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be a tuple of texts: ({getattr(self, name)!r},)")
+        both = [(one, other) for one in self.required for other in self.forbidden if f" {other} " in f" {one} "]
+        if both:
+            raise ValueError("{!r} is required, and {!r} is forbidden".format(*both[0]))
+
     def rules(self, tokenizer: Tokenizer) -> Rules:
-        """The same in a vocabulary's ids.
+        """The same in a vocabulary's ids. What the vocabulary cannot say is forbidden already.
 
         Raises:
-            ValueError: a word that the vocabulary does not have, or lengths that are not possible.
+            ValueError: a required word that the vocabulary does not have, or lengths that are not possible.
         """
+        unknown = [word for phrase in self.required for word in tokenizer.unknown_words(phrase)]
+        if unknown:
+            raise ValueError(f"the model cannot say {', '.join(map(repr, unknown))}: it is not in its vocabulary")
         constraints: list[Constraint] = []
         if self.no_repeat:
             constraints.append(NoRepeatedNgrams(self.no_repeat))
@@ -84,8 +96,9 @@ class Wording:
             (self.required, RequiredWords),
             (self.bad_endings, NoBadEndings),
         ):
-            if phrases:
-                constraints.append(make(tuple(_ids(phrase, tokenizer) for phrase in phrases)))
+            sayable = [phrase for phrase in phrases if not tokenizer.unknown_words(phrase)]
+            if sayable:
+                constraints.append(make(tuple(tuple(tokenizer.encode(phrase)) for phrase in sayable)))
         return Rules(
             tokenizer.bos_id,
             tokenizer.eos_id,
@@ -94,13 +107,6 @@ class Wording:
             max_length=self.max_length,
             constraints=tuple(constraints),
         )
-
-
-def _ids(phrase: str, tokenizer: Tokenizer) -> tuple[int, ...]:
-    unknown = tokenizer.unknown_words(phrase)
-    if unknown:
-        raise ValueError(f"the model does not know {', '.join(map(repr, unknown))} of {phrase!r}")
-    return tuple(tokenizer.encode(phrase))
 
 
 class Alternative(NamedTuple):

@@ -123,6 +123,15 @@ def test_wording_is_in_words(model, draw):
             assert len(set(pairs)) == len(pairs)
 
 
+def test_wording_that_cannot_be(model, draw):
+    with pytest.raises(ValueError, match=r"required='dog' must be a tuple of texts: \('dog',\)"):
+        Wording(required="dog")
+    with pytest.raises(ValueError, match="'red dog' is required, and 'dog' is forbidden"):
+        Wording(required=("red dog",), forbidden=("cat", "dog"))
+    plain = model.caption(draw(0))
+    same(*model.caption(draw(0), wording=Wording(forbidden=("xylophone",), bad_endings=("of a unicorn",))), *plain)
+
+
 @pytest.mark.parametrize("search", [BeamSearch(4), DiverseBeamSearch(4, 2), Sampling(9, seed=1)], ids=str)
 def test_the_n_best_are_what_the_model_says_they_are(model, draw, search):
     [caption] = model.caption(draw(1), search, num_best=3)
@@ -240,7 +249,7 @@ def test_nothing_in_nothing_out(model):
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"num_best": 6}, "num_best=6: BeamSearch"),
         ({"wording": Wording(min_length=4, max_length=3)}, "min_length=4"),
-        ({"wording": Wording(forbidden=("a unicorn",))}, "does not know 'unicorn' of 'a unicorn'"),
+        ({"wording": Wording(required=("a unicorn",))}, "cannot say 'unicorn'"),
     ],
 )
 def test_settings_that_are_not_possible(model, draw, options, message):

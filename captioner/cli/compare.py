@@ -117,6 +117,9 @@ def run(args: argparse.Namespace) -> int:
                 result = _evaluate(folder, seed, digest, args.trust)
                 (folder / "result.json").write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
     results = {variant.name: _results(runs / variant.name) for variant in variants}
+    missing = [f"{name} (no seed done)" for name, found in results.items() if not found]
+    if missing:
+        print(f"captioner: not in the table: {', '.join(missing)}", file=sys.stderr)
     text = table([(variant, results[variant.name]) for variant in variants if results[variant.name]])
     print(text, end="")
     if args.output:
@@ -257,15 +260,14 @@ def table(rows: Sequence[tuple[Variant, list[Result]]]) -> str:
     ranked = [variant.name for variant, results in rows if len(results) >= RANKED_FROM]
     cider = {variant.name: mean(result.cider for result in results) for variant, results in rows}
     places = {name: str(i) for i, name in enumerate(sorted(ranked, key=lambda name: -cider[name]), start=1)}
-    lines = [
-        "| | seeds | BLEU-4 | METEOR | CIDEr | place | entropy | parameters | minutes | CPU minutes | captions/s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ("", "seeds", "BLEU-4", "METEOR", "CIDEr", "place", "entropy", "decoder's parameters")
+    columns += ("minutes", "CPU minutes", "captions/s")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     group = ""
     for variant, results in rows:
         if variant.group != group:
             group = variant.group
-            lines.append(f"| **{group}** | | | | | | | | | | |")
+            lines.append(f"| **{group}** {'| ' * len(columns)}".rstrip())
         scores = [_spread(getattr(result, name) for result in results) for name in ("bleu4", "meteor", "cider")]
         lines.append(
             f"| {variant.label} | {len(results)} | {' | '.join(scores)} | {places.get(variant.name, '')} "

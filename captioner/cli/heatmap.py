@@ -55,15 +55,18 @@ def run(args: argparse.Namespace) -> int:
         unknown = ", ".join(map(repr, model.tokenizer.unknown_words(args.caption)))
         if unknown:
             print(f"captioner: the model does not know {unknown}: it reads the unknown word there", file=sys.stderr)
+    num_drawn = 0
     with progress_bar("drawing", len(paths)) as bar:
         for (path, result), stem in zip(results, stems, strict=True):
             try:
                 if isinstance(result, InputError):
                     raise result
                 _draw(path, result, stem, args)
+                num_drawn += 1
             except InputError as error:
                 num_problems += report([error], bar.say)
             bar.advance()
+    print(f"{num_drawn} of {len(paths)} drawn into {args.output}")
     return 1 if num_problems else 0
 
 

@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a Faster or Mask R-CNN of torchvision (default: the config's, or {DETECTOR})",
     )
     parser.add_argument(
-        "--weights", metavar="W", help='"default" (torchvision\'s download, the default), "none", or a weight file'
+        "--weights",
+        metavar="W",
+        help='"default" (torchvision\'s download, the default), "none" (random, to try things out), or a weight file',
     )
     parser.add_argument("--num-regions", type=positive, metavar="R", help="the most of a photo (default 36)")
     parser.add_argument(

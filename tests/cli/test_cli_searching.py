@@ -69,7 +69,7 @@ def test_several_captions_of_a_photo(album, model_file, tmp_path, capsys):
 
 def test_words_that_the_model_does_not_know_stop_it_before_any_work(album, model_file, capsys):
     assert main(["caption", str(album / "grey.png"), "--model", str(model_file), "--require", "zebra"]) == 2
-    assert "does not know 'zebra'" in capsys.readouterr().err
+    assert "cannot say 'zebra'" in capsys.readouterr().err
 
 
 def test_sentences_and_photos_are_told_apart(album, model_file, capsys):
