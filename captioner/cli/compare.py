@@ -260,8 +260,8 @@ def table(rows: Sequence[tuple[Variant, list[Result]]]) -> str:
     ranked = [variant.name for variant, results in rows if len(results) >= RANKED_FROM]
     cider = {variant.name: mean(result.cider for result in results) for variant, results in rows}
     places = {name: str(i) for i, name in enumerate(sorted(ranked, key=lambda name: -cider[name]), start=1)}
-    columns = ("", "seeds", "BLEU-4", "METEOR", "CIDEr", "place", "entropy", "decoder's parameters")
-    columns += ("minutes", "CPU minutes", "captions/s")
+    columns = ["", "seeds", "BLEU-4", "METEOR", "CIDEr", "place", "entropy", "decoder's parameters"]
+    columns += ["minutes", "CPU minutes", "captions/s"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     group = ""
     for variant, results in rows:
