@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
+import importlib.metadata
 import inspect
 import json
 import os
@@ -18,13 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-import torchvision
-import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import captioner
 from captioner.data.feature_cache import weights_digest
@@ -234,13 +232,15 @@ def rebuild(description: Mapping[str, Any], tensors: Mapping[str, Tensor], trust
         CheckpointError: a class that may not be built, weights that do not fit or are not those it was trained with.
     """
     encoder_spec = description["encoder"]
-    encoder = _build(_weightless(encoder_spec) if description["includes_encoder"] else encoder_spec, Encoder, trust)
+    with _Unfilled():
+        encoder = _build(_weightless(encoder_spec) if description["includes_encoder"] else encoder_spec, Encoder, trust)
+        decoder = _build(description["decoder"], Decoder, trust)
     if not description["includes_encoder"] and weights_digest(encoder) != description["encoder_digest"]:
         raise CheckpointError(
             f"the encoder's weights found here ({encoder_spec['args']}) are not those that it was trained with; where "
             "they are, `captioner export --include-encoder` puts them into the file"
         )
-    model = CaptionModel(encoder, _build(description["decoder"], Decoder, trust))
+    model = CaptionModel(encoder, decoder)
     _name_weights(encoder, encoder_spec)
     _load_weights(model, tensors, description["includes_encoder"])
     return Bundle(
@@ -249,6 +249,20 @@ def rebuild(description: Mapping[str, Any], tensors: Mapping[str, Tensor], trust
         _build_transform(description["transform"]),
         description["provenance"],
     )
+
+
+class _Unfilled(TorchFunctionMode):
+    """Modules that are built in it draw no random weights: all are overwritten, and to draw them takes longest."""
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Leave a tensor as it is where it was to be filled."""
+        if function in (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_):
+            return (kwargs or {})["tensor"]
+        if function in (Tensor.uniform_, Tensor.normal_):
+            return args[0]
+        return function(*args, **(kwargs or {}))
 
 
 def _describe_transform(transform: ImageTransform | TextTransform) -> dict[str, Any]:
@@ -375,6 +389,8 @@ def _builder(spec: Mapping[str, Any], trust: Sequence[str]) -> Callable[..., nn.
 
 def _provenance(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Config, metrics and versions of a run; nothing that differs between two exports of the same checkpoint."""
+    import yaml
+
     config_file = path.resolve().parent.parent / "config.yaml"
     config = yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.exists() else None
     metrics = {
@@ -391,8 +407,8 @@ def _provenance(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
             "captioner": captioner.__version__,
             "python": platform.python_version(),
             "torch": str(torch.__version__),
-            "torchvision": str(torchvision.__version__),
-            "timm": timm.__version__,
+            "torchvision": importlib.metadata.version("torchvision"),
+            "timm": importlib.metadata.version("timm"),
             "lightning": checkpoint["pytorch-lightning_version"],
         },
     }

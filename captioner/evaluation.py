@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from captioner.data.batches import BatchLoader, CaptionDataset, Collate, EncodedCaptions, OrderedBatches, move
 from captioner.decoding import BeamSearch, Search
 from captioner.losses import CaptionLoss
@@ -81,7 +79,7 @@ def evaluate(
     captions: dict[int | str, str] = {}
     nll = words = seconds = entropy = 0.0
     attends = False
-    with torch.inference_mode(), progress_bar("evaluating", len(items)) as bar:
+    with captioner.computing(), progress_bar("evaluating", len(items)) as bar:
         for batch in loader:
             batch = move(batch, captioner.device)
             memory = model.encode(batch.source)

@@ -1,14 +1,14 @@
 """What training minimises: the likelihood of the words, and the doubly stochastic term.
 
-Both are sums over captions together with the number they are to be divided by, so that gradient
-accumulation and several processes can divide by the global number, not by a mean of means.
+Both are sums over captions together with the numbers they are to be divided by, so that gradient
+accumulation and several processes can divide by the global numbers, not by a mean of means.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,27 +44,70 @@ SCALES = {
 }
 
 
+class Mean(NamedTuple):
+    """A mean that is not divided yet: scalars, detached."""
+
+    total: Tensor
+    number: Tensor
+
+    @property
+    def value(self) -> Tensor:
+        """The mean; 0 of nothing."""
+        return self.total / self.number.clamp(min=1)
+
+
 @dataclass(frozen=True)
 class LossSums:
-    """A batch's loss before division.
+    """A batch's loss before division, likelihood / count + penalty / captions.
 
     Attributes:
-        total: scalar, the sum to minimise.
+        likelihood: scalar, the sum of what is a mean over `count`: the words' negative log-likelihood, with label
+            smoothing, and whatever else a loss adds to it.
         count: scalar, the words or captions that it is to be divided by, over all processes and accumulated batches.
+        penalty: scalar, the sum over captions of the weighted doubly stochastic term.
+        captions: scalar, the number of captions that have words.
         nll: scalar, the sum of the words' negative log-likelihood, without label smoothing (detached).
         words: scalar, the number of words.
         doubly_stochastic: scalar, the sum over captions of the unweighted term (detached).
-        captions: scalar, the number of captions that have words.
-        logs: scalars by name, means over the batch, that a loss wants to be seen besides (detached).
+        logs: means by name that a loss wants to be seen besides.
     """
 
-    total: Tensor
+    likelihood: Tensor
     count: Tensor
+    penalty: Tensor
+    captions: Tensor
     nll: Tensor
     words: Tensor
     doubly_stochastic: Tensor
-    captions: Tensor
-    logs: Mapping[str, Tensor] = field(default_factory=dict)
+    logs: Mapping[str, Mean] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        """The sum to minimise, of this batch alone; divided by `count` it is the loss."""
+        return self.share_of(self)
+
+    def share_of(self, whole: LossSums) -> Tensor:
+        """What this batch adds to the total of a larger one.
+
+        A mean over captions in a loss that is divided by words is weighted by words per caption: those of `whole`.
+
+        Args:
+            whole: the sums of the batches of all processes.
+        """
+        return self.likelihood + self.penalty * (whole.count / whole.captions.clamp(min=1))
+
+    def vector(self) -> Tensor:
+        """(N,) all sums in a row, detached, to be added up over batches and processes."""
+        sums = [self.likelihood, self.count, self.penalty, self.captions, self.nll, self.words, self.doubly_stochastic]
+        for mean in self.logs.values():
+            sums += mean
+        return torch.stack([value.detach().to(self.likelihood) for value in sums])
+
+    def from_vector(self, vector: Tensor) -> LossSums:
+        """The sums of such a row, with the logs' names of this batch."""
+        likelihood, count, penalty, captions, nll, words, term, *of_logs = vector.unbind()
+        logs = dict(zip(self.logs, map(Mean, of_logs[::2], of_logs[1::2]), strict=True))
+        return LossSums(likelihood, count, penalty, captions, nll, words, term, logs)
 
 
 class CaptionLoss(nn.Module):
@@ -76,8 +119,8 @@ class CaptionLoss(nn.Module):
             "authors" (per caption, plus lambda 64 / L times the sum, as their code does with its
             batch of 64) or "mean" (per word, plus lambda times the mean over captions and locations, as in most
             tutorials). With L = 196 and captions of 11 words, one lambda is 1, 0.33 and 0.056 in the first's units.
-            The likelihood's mean is over all words, however they are split into batches; so is the term's over
-            captions, but for "mean", where each batch's own mean counts by the batch's words.
+            All means are over the words or captions of all processes and accumulated batches; but the term's of
+            "mean" is over those of one batch of all processes, and counts by the batch's words.
         label_smoothing: probability given to all words alike (Szegedy et al. 2016, arXiv 1512.00567); the paper: 0.
     """
 
@@ -113,7 +156,7 @@ class CaptionLoss(nn.Module):
 
     def add_up(self, output: TeacherForced, targets: Tensor) -> LossSums:
         """What `forward` returns, for any attention."""
-        logits, words = _precise(output.logits), targets[output.mask]  # (N, V), (N,)
+        logits, words = _precise(output.logits), output.of_words(targets)  # (N, V), (N,)
         smoothed = functional.cross_entropy(logits, words, reduction="sum", label_smoothing=self.label_smoothing)
         nll = smoothed.detach()
         if self.label_smoothing:
@@ -123,18 +166,22 @@ class CaptionLoss(nn.Module):
 
         scale = SCALES[self.scale]
         count = num_words if scale.per == "word" else num_captions
-        total, term = smoothed, smoothed.new_zeros(())
+        term = penalty = smoothed.new_zeros(())
         if output.alpha is not None and self.doubly_stochastic:
             terms = doubly_stochastic_term(output.alpha, output.mask, output.locations)  # (B, K)
-            term = terms.sum()
-            weight = self.doubly_stochastic * scale.numerator
-            weighted = weight * terms
+            term = terms.detach().sum()
+            weighted = self.doubly_stochastic * scale.numerator * terms
             if scale.over_locations:
                 weighted = weighted / output.locations.sum(dim=-1, keepdim=True)
-            # A mean over captions in a loss that is divided by words is weighted by words per caption: those of
-            # this batch, so that with "mean" the term (not the likelihood) depends a little on how batches are cut.
-            total = total + weighted.sum() * (count / num_captions.clamp(min=1))
-        return LossSums(total, count, nll, num_words, term.detach(), num_captions)
+            penalty = weighted.sum()
+        return LossSums(smoothed, count, penalty, num_captions, nll, num_words, term)
+
+    def learn(self, sums: LossSums) -> None:
+        """What the loss itself learns of a step; nothing here.
+
+        Args:
+            sums: of the batches of all processes, and of those that were accumulated.
+        """
 
 
 class HardAttentionLoss(CaptionLoss):
@@ -142,7 +189,7 @@ class HardAttentionLoss(CaptionLoss):
 
     The gradient is equation 12's: of a caption's log-likelihood R given the locations s; of log p(s), weighted by
     lambda_r (R - b); and of the attention's entropy, weighted by lambda_e. The baseline b is a moving average of R over
-    the batches before (equation 11). Where a batch used expected weights (see `HardAttention`) log p(s) is 0 and the
+    the steps before (equation 11). Where a batch used expected weights (see `HardAttention`) log p(s) is 0 and the
     second part with it.
 
     With the scale "authors" lambda_r and lambda_e mean what they mean in their code: these two parts are not divided by
@@ -157,7 +204,7 @@ class HardAttentionLoss(CaptionLoss):
         label_smoothing: probability given to all words alike; rewards are without.
         reward_scale: lambda_r (the authors' code: 0.1).
         entropy: lambda_e (the authors' code: 0.002).
-        baseline_decay: what b keeps of itself at each batch (the authors' code: 0.9).
+        baseline_decay: what b keeps of itself at each step (the authors' code: 0.9).
     """
 
     baseline: Tensor
@@ -178,7 +225,7 @@ class HardAttentionLoss(CaptionLoss):
         self.register_buffer("baseline", torch.zeros(()))
 
     def forward(self, output: TeacherForced, targets: Tensor) -> LossSums:
-        """Add up a batch; in training mode the baseline moves.
+        """Add up a batch.
 
         Args:
             output: what the decoder said; its extras hold "sample_log_prob" and "entropy".
@@ -193,7 +240,7 @@ class HardAttentionLoss(CaptionLoss):
                 return sums  # expected weights alone: there is nothing to reward
             raise ValueError("this loss rewards sampled locations: give the decoder HardAttention, or use CaptionLoss")
         log_probs = _precise(output.logits.detach()).log_softmax(-1)  # (N, V)
-        of_words = log_probs.gather(-1, targets[output.mask][:, None])[:, 0]  # (N,)
+        of_words = log_probs.gather(-1, output.of_words(targets)[:, None])[:, 0]  # (N,)
         rewards = of_words.new_zeros(output.mask.shape).masked_scatter(output.mask, of_words).sum(-1)  # (B, K)
         if self.scale == "authors":
             rewards = rewards / output.mask.sum(-1).clamp(min=1)
@@ -201,12 +248,19 @@ class HardAttentionLoss(CaptionLoss):
         path = output.extras["sample_log_prob"].sum(-1)  # (B, K) log p(s)
         entropy = output.extras["entropy"].sum()
         reinforced = self.reward_scale * (advantage * path).sum() + self.entropy * entropy
-        logs = {"reward": rewards.sum() / sums.captions.clamp(min=1), "baseline": self.baseline.clone()}
-        logs["entropy"] = entropy.detach() / sums.words.clamp(min=1)
-        if self.training:
-            moved = self.baseline.lerp(logs["reward"].to(self.baseline.dtype), 1 - self.baseline_decay)
-            self.baseline.copy_(torch.where(sums.captions > 0, moved, self.baseline))  # no captions, no reward
-        return replace(sums, total=sums.total - SCALES[self.scale].numerator * reinforced, logs=logs)
+        logs = {
+            "reward": Mean(rewards.sum(), sums.captions),
+            "baseline": Mean(self.baseline.clone(), torch.ones_like(self.baseline)),
+            "entropy": Mean(entropy.detach(), sums.words),
+        }
+        likelihood = sums.likelihood - SCALES[self.scale].numerator * reinforced
+        return replace(sums, likelihood=likelihood, logs=logs)
+
+    def learn(self, sums: LossSums) -> None:
+        """Move the baseline; see `CaptionLoss.learn`."""
+        reward = sums.logs["reward"]
+        moved = self.baseline.lerp(reward.value.to(self.baseline.dtype), 1 - self.baseline_decay)
+        self.baseline.copy_(torch.where(reward.number > 0, moved, self.baseline))  # no captions, no reward
 
 
 def doubly_stochastic_term(alpha: Tensor, mask: Tensor, locations: Tensor) -> Tensor:

@@ -22,12 +22,12 @@ class Bar(Protocol):
 
 
 @contextmanager
-def progress_bar(label: str, total: int, visible: bool = True) -> Iterator[Bar]:
+def progress_bar(label: str, total: int | None, visible: bool = True) -> Iterator[Bar]:
     """Show how far a loop has come.
 
     Args:
         label: what is being done.
-        total: how many steps there are.
+        total: how many steps there are; None if that is not known.
         visible: False for no bar even on a terminal.
     """
     if not (visible and sys.stderr.isatty()):
@@ -59,7 +59,7 @@ class _NoBar:
 
 
 class _RichBar:
-    def __init__(self, progress: Progress, label: str, total: int) -> None:
+    def __init__(self, progress: Progress, label: str, total: int | None) -> None:
         self.progress = progress
         self.task = progress.add_task(label, total=total)
 

@@ -7,6 +7,7 @@ belongs to the image is (B, L, ...), and nothing of the image is ever copied per
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -169,6 +170,7 @@ class TeacherForced(NamedTuple):
             does not attend.
         extras: (B, K, T, ...) what else attention gave, by name (see `Attended`), 0 where a word is not real.
         locations: (B, L) bool, True where a location is real.
+        places: (N,) int64, where the real words lie in (B, K, T) when it is one row.
     """
 
     logits: Tensor
@@ -176,6 +178,14 @@ class TeacherForced(NamedTuple):
     alpha: Tensor | None
     extras: Mapping[str, Tensor]
     locations: Tensor
+    places: Tensor
+
+    def of_words(self, values: Tensor) -> Tensor:
+        """Those of (B, K, T) values that belong to real words, (N,), in the order of `logits`.
+
+        Unlike `values[mask]` it does not wait for an accelerator to count them.
+        """
+        return values.flatten().index_select(0, self.places)
 
 
 class Hypothesis(NamedTuple):
@@ -194,18 +204,40 @@ class Hypothesis(NamedTuple):
     finished: bool
 
 
+class PackedImage(ABC):
+    """An image file that lies in a larger file, in the place of its path; `str` names it in results and errors."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its file's name without folders, as of a `Path`."""
+
+    @property
+    def stem(self) -> str:
+        """That name without its suffix."""
+        return Path(self.name).stem
+
+    @abstractmethod
+    def read_bytes(self) -> bytes:
+        """The image file, as it is stored.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+
+
 @dataclass(frozen=True)
 class CaptionedImage:
     """One image of a data set, with its reference captions.
 
     Attributes:
         image_id: COCO's integer id, or the file's name where a data set has no ids of its own.
-        path: where the image file lies.
+        path: where the image file lies; an image in a shard stands for itself.
         captions: reference captions as written, any number (none for a test set without captions).
     """
 
     image_id: int | str
-    path: Path
+    path: Path | PackedImage
     captions: tuple[str, ...] = ()
 
     @property
@@ -241,7 +273,8 @@ class Batch:
         source: what the encoder takes, (B, 3, S, S) uint8 pixels or (B, S) int64 words of sentences; or memories that
             were computed before, of a feature cache or a file of regions.
         tokens: (B, K, T + 1) int64: begin word, words, end word, then padding.
-        lengths: (B, K) int64: the words to predict, end word included; 0 for a missing caption.
+        lengths: (B, K) int64: the words to predict, end word included; 0 for a missing caption. They stay in the host's
+            memory, as the shape of the work depends on them.
         items: the B images or sentences as their reader gave them.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from captioner import checkpoint
 from captioner.checkpoint import Bundle, CheckpointError, describe, load_model, rebuild, save_model
+from captioner.data.feature_cache import weights_digest
 from captioner.data.text import TextTransform
 from captioner.decoding import BeamSearch
 from captioner.models import AdditiveAttention, Attention, CaptionModel, Encoder, GridEncoder, ShowAttendTell
@@ -415,6 +417,19 @@ def test_tensors_that_do_not_fit(bundle):
         rebuild(describe(bundle), {**state, name: torch.zeros(3)})
     with pytest.raises(CheckpointError, match="spare belongs to no part"):
         rebuild(describe(bundle), {**state, "spare": torch.zeros(3)})
+
+
+@pytest.mark.parametrize("trained", [{}, {"encoder": {"trainable_from": "blocks.2"}, "tie_embeddings": True}])
+def test_weights_that_are_overwritten_are_not_drawn_first(make_bundle, monkeypatch, trained):
+    made = make_bundle(**trained)
+    description, state = describe(made), made.model.state_dict()
+    before = torch.random.get_rng_state()
+    rebuilt = rebuild(description, state).model
+    assert torch.equal(torch.nn.Linear(64, 8).weight, torch.nn.Linear(64, 8).weight) is False  # others still draw
+    monkeypatch.setattr(checkpoint, "_Unfilled", nullcontext)
+    torch.random.set_rng_state(before)
+    drawn_first = rebuild(description, state).model
+    assert weights_digest(rebuilt) == weights_digest(drawn_first) == weights_digest(made.model)
 
 
 def test_random_weights_are_never_found_again(tmp_path, bundle):

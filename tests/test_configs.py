@@ -30,6 +30,7 @@ def small_config(tmp_path):
             config["data"] |= small_data(config["data"], tmp_path)
             config["model"]["encoder"] = small_encoder(config["model"]["encoder"])
         config["model"]["init_from"] = None
+        config["model"]["compile"] = False  # it takes seconds, see tests/models/test_additive.py
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         return tmp_path / "config.yaml"
 

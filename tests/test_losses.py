@@ -15,6 +15,11 @@ LENGTHS = torch.tensor([[5, 3, 1], [4, 2, 0], [2, 2, 2]])
 NUM_WORDS, NUM_LOCATIONS, VOCAB_SIZE = 6, 7, 11
 
 
+def told(logits, mask, alpha, locations):
+    """What a decoder without extras says."""
+    return TeacherForced(logits, mask, alpha, {}, locations, mask.flatten().nonzero()[:, 0])
+
+
 def answer(lengths=LENGTHS, seed=0):
     """A decoder's answer, and the words it should have given; what is padding holds rubbish."""
     generator = torch.Generator().manual_seed(seed)
@@ -23,7 +28,7 @@ def answer(lengths=LENGTHS, seed=0):
     alpha = torch.randn(*mask.shape, NUM_LOCATIONS, generator=generator).softmax(-1) * mask[..., None]
     targets = torch.randint(VOCAB_SIZE, mask.shape, generator=generator)
     everywhere = torch.ones(len(lengths), NUM_LOCATIONS, dtype=torch.bool)
-    return TeacherForced(logits, mask, alpha.requires_grad_(), {}, everywhere), targets
+    return told(logits, mask, alpha.requires_grad_(), everywhere), targets
 
 
 def by_hand(output, targets, label_smoothing=0.0):
@@ -81,7 +86,7 @@ def test_the_scales_stand_as_documented():
     """With 196 locations and captions of 11 words, one lambda is 1, 0.33 and 0.056 of the paper's."""
     mask = torch.ones(2, 3, 11, dtype=torch.bool)
     alpha = torch.rand(2, 3, 11, 196).softmax(-1)
-    output = TeacherForced(torch.zeros(66, 5), mask, alpha, {}, torch.ones(2, 196, dtype=torch.bool))
+    output = told(torch.zeros(66, 5), mask, alpha, torch.ones(2, 196, dtype=torch.bool))
     targets = torch.zeros(2, 3, 11, dtype=torch.long)
     shares = {}
     for scale in SCALES:
@@ -111,11 +116,10 @@ def test_padding_adds_nothing(scale):
     loss = CaptionLoss(1.0, scale, 0.1)
     expected = loss(output, targets)
     rubbish = torch.where(output.mask, targets, -12345)
-    wider = TeacherForced(
+    wider = told(
         output.logits,
         functional.pad(output.mask, (0, 3, 0, 2, 0, 1)),
         functional.pad(output.alpha, (0, 0, 0, 3, 0, 2, 0, 1)),
-        {},
         functional.pad(output.locations, (0, 0, 0, 1), value=True),
     )
     padded_locations = output._replace(
@@ -140,8 +144,8 @@ def test_images_of_more_and_fewer_locations_count_as_they_do_alone(scale):
     both = output._replace(alpha=torch.cat([output.alpha[:1], fewer]), locations=locations)
     loss = CaptionLoss(0.7, scale)
     alone = [
-        TeacherForced(both.logits[:4], both.mask[:1], both.alpha[:1], {}, locations[:1]),
-        TeacherForced(both.logits[4:], both.mask[1:], fewer[..., :3], {}, locations[1:, :3]),
+        told(both.logits[:4], both.mask[:1], both.alpha[:1], locations[:1]),
+        told(both.logits[4:], both.mask[1:], fewer[..., :3], locations[1:, :3]),
     ]
     parts = [loss(part, targets[[image]]).total for image, part in enumerate(alone)]
     torch.testing.assert_close(sum(parts), loss(both, targets).total)
@@ -150,30 +154,45 @@ def test_images_of_more_and_fewer_locations_count_as_they_do_alone(scale):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("strength", [0.0, 1.0])
 def test_sums_do_not_depend_on_the_split_into_batches(scale, strength):
-    """Accumulated batches and processes: the sums of the parts are the sums of the whole.
+    """Processes: the parts' shares are the total of the whole, and so are the sums. Accumulated batches likewise.
 
-    But for the term under "mean": there each batch's own mean counts by its words.
+    But for the term under "mean": there each accumulated batch's own mean counts by its words.
     """
     output, targets = answer()
     loss = CaptionLoss(strength, scale, 0.1)
-    whole = loss(output, targets)
+    expected = loss(output, targets)
     parts, row = [], 0
     for images in (slice(0, 1), slice(1, 3)):
         num_rows = int(output.mask[images].sum())
-        part = TeacherForced(
-            output.logits[row : row + num_rows], output.mask[images], output.alpha[images], {}, output.locations[images]
+        part = told(
+            output.logits[row : row + num_rows], output.mask[images], output.alpha[images], output.locations[images]
         )
         parts.append(loss(part, targets[images]))
         row += num_rows
-    for name in ("count", "nll", "words", "doubly_stochastic", "captions"):
-        torch.testing.assert_close(sum(getattr(part, name) for part in parts), getattr(whole, name))
+    whole = parts[0].from_vector(parts[0].vector() + parts[1].vector())
+    torch.testing.assert_close(vars(whole), vars(expected), check_dtype=False)
+    torch.testing.assert_close(sum(part.share_of(whole) for part in parts), expected.total)
+    torch.testing.assert_close(whole.total, expected.total)
     total = sum(part.total for part in parts)
     if scale == "mean" and strength:
         without = CaptionLoss(0.0, scale, 0.1)(output, targets).total
         term = sum(part.doubly_stochastic / part.captions / NUM_LOCATIONS * part.words for part in parts)
         torch.testing.assert_close(total, without + term)
+        assert not torch.isclose(total, expected.total, rtol=1e-5)
     else:
-        torch.testing.assert_close(total, whole.total)
+        torch.testing.assert_close(total, expected.total)
+
+
+def test_sums_of_processes_carry_what_a_loss_logs():
+    output, targets = hard_answer()
+    loss = HardAttentionLoss()
+    sums = loss(output, targets)
+    twice = sums.from_vector(2 * sums.vector())
+    assert twice.logs.keys() == {"reward", "baseline", "entropy"}
+    for name, mean in twice.logs.items():
+        torch.testing.assert_close(mean.total, 2 * sums.logs[name].total)
+        torch.testing.assert_close(mean.value, sums.logs[name].value)
+    assert not sums.vector().requires_grad
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import captioner
 from captioner.checkpoint import Bundle, CheckpointError
-from captioner.data import ImageError, InputError, TextTransform
+from captioner.data import ImageError, InputError, TextTransform, open_image
 from captioner.data.feature_cache import CacheError, build_cache
 from captioner.data.regions import Regions, write_regions
 from captioner.decoding import BeamSearch, DiverseBeamSearch, GreedySearch, Sampling
@@ -214,6 +216,55 @@ def test_a_stream_reads_no_further_than_one_batch_ahead(model, draw):
     stream.close()
 
 
+def test_a_stream_holds_no_more_than_two_batches(model, draw):
+    photos, captions, most = [], [], 0
+
+    def drawn():
+        for seed in range(24):
+            photo = draw(seed)
+            photos.append(weakref.ref(photo))
+            yield photo
+
+    for photo, caption in model.stream(drawn(), GreedySearch(), batch_size=3):
+        captions.append(weakref.ref(caption))
+        del photo, caption
+        alive = [sum(reference() is not None for reference in given) for given in (photos, captions)]
+        assert alive[0] <= 2 * 3 + 1  # one more than is held: the last that was given out
+        assert alive[1] <= 3 + 1
+        most = max(most, alive[0])
+    assert most >= 2 * 3  # it does read ahead
+    assert len(captions) == 24
+
+
+@pytest.mark.parametrize("fit", ["pad", "squash", "crop"])
+def test_a_large_photo_is_seen_as_if_all_its_pixels_were_decoded(make_bundle, draw, tmp_path, fit):
+    model = Captioner(make_bundle(fit=fit), "cpu")
+    path = tmp_path / "large.jpg"
+    draw(0, 803, 567).save(path)
+    assert model.transform.open(path).pixels.width < 803
+    square = model.transform.fitted(open_image(path))  # of all pixels; it needs no fitting any more
+    seen, expected = model.look(path, "a red dog"), model.look(square, "a red dog")
+    assert seen.log_prob == pytest.approx(expected.log_prob, abs=0.3)
+    np.testing.assert_allclose(seen.maps.alpha, expected.maps.alpha, atol=0.02)
+    assert seen.maps.image_size == (803, 567)
+    assert seen.maps.grid_box == model.transform.grid_box(803, 567)
+
+
+def test_sample_photos_keep_their_captions(tmp_path):
+    """The model that ships, on photos of 3 megapixels: decoded at half their size they have the same captions."""
+    data = pytest.importorskip("skimage.data")
+    model, paths = load(device="cpu"), []
+    for name in ("astronaut", "coffee"):
+        paths.append(tmp_path / f"{name}.jpg")
+        large = Image.fromarray(getattr(data, name)()).resize((2049, 1367), Image.Resampling.BICUBIC)
+        large.save(paths[-1], quality=90)
+    squares = [model.transform.fitted(open_image(path)) for path in paths]
+    for caption, expected in zip(model.caption(paths), model.caption(squares), strict=True):
+        assert caption.text == expected.text
+        assert caption.log_prob == pytest.approx(expected.log_prob, abs=0.15)
+        assert caption.maps.image_size == (2049, 1367)
+
+
 def test_from_a_cache(model, bundle, draw, tmp_path, monkeypatch):
     items = []
     for seed in range(4):
@@ -260,6 +311,17 @@ def test_settings_that_are_not_possible(model, draw, options, message):
 def test_what_is_no_photo(model):
     with pytest.raises(TypeError, match="cannot open int as an image"):
         model.caption([3])
+
+
+def test_half_precision_says_the_same_nearly(model, bundle, draw):
+    photo = draw(3)
+    [exact], [near] = model.caption(photo), Captioner(bundle, "cpu", precision="bf16").caption(photo)
+    assert near.maps.alpha.dtype == np.float32
+    assert near.log_prob != exact.log_prob
+    look = Captioner(bundle, "cpu", precision="bf16").look(photo, exact.text)
+    assert look.log_prob == pytest.approx(exact.log_prob, abs=0.02 * (1 + len(exact.words)))
+    with pytest.raises(ValueError, match="precision must be fp32 or bf16, not 'fp16'"):
+        Captioner(bundle, "cpu", precision="fp16")
 
 
 def test_devices():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from captioner.data.text import TextReader
     from captioner.models import Encoder
     from captioner.predictor import Captioner
+    from captioner.types import PackedImage
 
 
 def one_line(text: str) -> str:
@@ -45,6 +47,12 @@ def add_model_arguments(parser: argparse.ArgumentParser, batch_size: int = 16) -
         "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, ... (default auto)"
     )
     parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="bf16 is about twice as fast where the processor has it; captions may differ at near-ties (default fp32)",
+    )
+    parser.add_argument(
         "--cache", metavar="DIR", help="read the encoder's features of these photos from a `captioner cache` folder"
     )
     parser.add_argument("--regions", metavar="FILE", help="read these photos' regions from `captioner regions`' output")
@@ -65,21 +73,39 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 def add_paths(parser: argparse.ArgumentParser) -> None:
     """The photos."""
     parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="a photo, a folder (searched to its depth) or a glob pattern"
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="a photo, a folder (searched to its depth), a glob pattern, or tar shards: paths or URLs, such as "
+        "s3://bucket/photos-{000..099}.tar",
     )
     parser.add_argument(
         "--text", action="store_true", help="the PATHs are sentences, for a model that was trained on sentences"
     )
 
 
-def find_inputs(args: argparse.Namespace) -> tuple[list[str], int]:
-    """The photos that the paths name, or the sentences that they are; and how many paths named nothing."""
+def find_inputs(args: argparse.Namespace) -> tuple[Iterable[str | PackedImage], int]:
+    """The photos that the paths name, or the sentences that they are; and how many paths named nothing.
+
+    They are a list, unless there are shards among the paths, whose photos come last and are read as they are asked for.
+    """
     if args.text:
         return args.paths, 0
-    from captioner.data.images import find_images
+    from captioner.data.images import ImageError, find_images
+    from captioner.data.shards import find_shards, is_shard, stream_shard
 
-    paths, problems = find_images(args.paths)
-    return paths, report(problems)
+    patterns = [path for path in args.paths if is_shard(path)]
+    photos, problems = find_images([path for path in args.paths if path not in patterns])
+    shards: dict[str, None] = {}
+    for pattern in patterns:
+        try:
+            shards.update(dict.fromkeys(find_shards(pattern)))
+        except FileNotFoundError:
+            problems.append(ImageError(pattern, "no shard matches this pattern"))
+    num_problems = report(problems)
+    if not shards:
+        return photos, num_problems
+    return chain(photos, chain.from_iterable(map(stream_shard, shards))), num_problems
 
 
 def load_captioner(args: argparse.Namespace, text: bool = False) -> Captioner:
@@ -94,7 +120,7 @@ def load_captioner(args: argparse.Namespace, text: bool = False) -> Captioner:
     """
     from captioner.predictor import load
 
-    captioner = load(args.model, args.device, args.trust, args.cache, args.regions)
+    captioner = load(args.model, args.device, args.trust, args.cache, args.regions, args.precision)
     if captioner.reads_text and not text:
         raise ValueError(f"{args.model}: this model reads sentences: give them in place of photos, with --text")
     if text and not captioner.reads_text:

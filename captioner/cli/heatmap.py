@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from captioner.data.images import InputError
     from captioner.predictor import Caption, Captioner
+    from captioner.types import PackedImage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,14 +42,15 @@ def run(args: argparse.Namespace) -> int:
     from captioner.progress import progress_bar
 
     search, wording = find_search(args), find_wording(args)
-    paths, num_problems = find_inputs(args)
+    found, num_problems = find_inputs(args)
+    paths = list(found)  # all of them: which stems are free depends on the others
     if not paths:
         return 1
     model = load_captioner(args, args.text)
     if args.text:
         stems = [Path(args.output) / f"sentence{number}" for number in range(1, len(paths) + 1)]
     else:
-        stems = output_stems(paths, Path(args.output))
+        stems = output_stems([str(path) for path in paths], Path(args.output))
     results = model.stream(paths, search, wording, args.batch_size)
     if args.caption is not None:
         results = _looks(model, paths, args.caption)
@@ -70,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if num_problems else 0
 
 
-def _draw(path: str, caption: Caption, stem: Path, args: argparse.Namespace) -> None:
+def _draw(path: str | PackedImage, caption: Caption, stem: Path, args: argparse.Namespace) -> None:
     """Write the maps of each part of the memory; further parts have a number in their files' names.
 
     Raises:
@@ -88,7 +90,9 @@ def _draw(path: str, caption: Caption, stem: Path, args: argparse.Namespace) -> 
         export(photo, maps, own, caption.text, smooth=not args.blocky)
 
 
-def _looks(model: Captioner, paths: list[str], caption: str) -> Iterator[tuple[str, Caption | InputError]]:
+def _looks(
+    model: Captioner, paths: list[str | PackedImage], caption: str
+) -> Iterator[tuple[str | PackedImage, Caption | InputError]]:
     """The maps of one given caption for every photo."""
     from captioner.data.images import InputError
 

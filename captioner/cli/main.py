@@ -19,6 +19,7 @@ COMMANDS = {
     "score": "score a results file in the COCO server's format",
     "cache": "store a frozen encoder's grids, to train on them",
     "regions": "store the regions that a detector finds in photos, to train on them",
+    "shards": "pack a data set into WebDataset's tar shards, or index shards of others",
     "export": "make one safe model file of a training run",
     "compare": "train every variant of a config, and make one table of them",
     "demo": "caption free sample photos and draw their maps, to see it work",

@@ -20,9 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -32,6 +33,8 @@ from captioner.data.text_datamodule import TextData  # noqa: F401 (so that a con
 from captioner.tasks.captioning import CaptioningTask
 from captioner.tasks.resume import AtomicCheckpointIO, ExactResume
 from captioner.tasks.samples import SampleCaptions
+
+BATCHES_BETWEEN_LOOKS = 20  # at the loss, on a GPU
 
 
 class TrainingCLI(LightningCLI):
@@ -76,9 +79,18 @@ class TrainingCLI(LightningCLI):
             kwargs["logger"] = TensorBoardLogger(config.run_dir, name="", version="")
         kwargs["plugins"] = [AtomicCheckpointIO(), *(trainer.plugins or [])]
         # Trainer defaults come after all other callbacks, as ExactResume needs it.
-        folder = checkpoint_folder(config.run_dir)
-        self.trainer_defaults["callbacks"] = [ExactResume(folder, config.save_every_n_steps)]
+        self.trainer_defaults["callbacks"] = [
+            *self._progress_bars(),
+            ExactResume(checkpoint_folder(config.run_dir), config.save_every_n_steps),
+        ]
         return super().instantiate_trainer(**kwargs)
+
+    def _progress_bars(self) -> list[ProgressBar]:
+        """With a GPU, a bar that looks at the loss now and then: each look waits for the GPU. None if one is given."""
+        trainer = self.config_init[self.subcommand].trainer
+        own = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or ())
+        wanted = torch.cuda.is_available() and not own and trainer.enable_progress_bar is not False
+        return [TQDMProgressBar(BATCHES_BETWEEN_LOOKS)] if wanted else []
 
     def before_fit(self) -> None:
         """Do not train over an earlier run by mistake."""

@@ -9,8 +9,10 @@ from captioner.data.images import (
     ImageError,
     ImageSource,
     InputError,
+    Photo,
     find_images,
     open_image,
+    open_photo,
 )
 from captioner.data.readers import (
     CaptionFolder,
@@ -20,6 +22,8 @@ from captioner.data.readers import (
     Reader,
     find_reader,
 )
+from captioner.data.shard_sets import Shards
+from captioner.data.shards import stream_shard
 from captioner.data.text import ParallelText, TextError, TextReader, TextTransform
 from captioner.data.transforms import PAD_VALUE, Augmentation, ImageTransform
 
@@ -37,11 +41,15 @@ __all__ = [
     "InputError",
     "KarpathySplit",
     "ParallelText",
+    "Photo",
     "Reader",
+    "Shards",
     "TextError",
     "TextReader",
     "TextTransform",
     "find_images",
     "find_reader",
     "open_image",
+    "open_photo",
+    "stream_shard",
 ]

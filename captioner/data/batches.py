@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from captioner.data.images import InputError, open_image
+from captioner.data.images import InputError
 from captioner.data.transforms import Augmentation, ImageTransform
 from captioner.tokenizer import Tokenizer
 from captioner.types import Batch, CaptionedImage, Item, Memory
@@ -114,10 +114,12 @@ class ImageFiles:
 
     def load(self, item: CaptionedImage, epoch: int, index: int) -> Tensor:
         """(3, S, S) uint8 pixels; see `Source.load`."""
-        image = open_image(item.path)
-        if self.augmentation is not None:
-            image = self.augmentation(image, stable_seed("augmentation", self.seed, epoch, index))
-        return self.transform(image)
+        if self.augmentation is None:
+            photo = self.transform.open(item.path)
+            return self.transform(photo.pixels, photo.box)
+        photo = self.transform.open(item.path, self.augmentation.least_share)
+        seed = stable_seed("augmentation", self.seed, epoch, index)
+        return self.transform(self.augmentation(photo.pixels, seed))
 
     def stack(self, loaded: list[Tensor]) -> Tensor:
         """(B, 3, S, S) uint8 pixels."""
@@ -198,7 +200,7 @@ class HostBatch(Batch):
         """The same batch in page-locked memory, from which a copy to a GPU can run beside its work."""
         source = self.source
         source = source.map(Tensor.pin_memory) if isinstance(source, Memory) else source.pin_memory()
-        return replace(self, source=source, tokens=self.tokens.pin_memory(), lengths=self.lengths.pin_memory())
+        return replace(self, source=source, tokens=self.tokens.pin_memory())
 
 
 def move(batch: Batch, device: torch.device) -> Batch:
@@ -206,7 +208,7 @@ def move(batch: Batch, device: torch.device) -> Batch:
     return Batch(
         batch.source.to(device, non_blocking=True),
         batch.tokens.to(device, non_blocking=True),
-        batch.lengths.to(device, non_blocking=True),
+        batch.lengths,
         batch.items,
     )
 
@@ -272,11 +274,17 @@ class BucketedBatches:
     Images are shuffled, sorted by their longest caption inside windows of `window` batches, and cut into
     batches, whose order is shuffled again. With several processes the batches of one step are cut together
     and dealt out like cards, so that all processes work on captions of the same lengths; all of them have the
-    same number of batches.
+    same number of batches. The images of a step are those that one process with batches as large as all together
+    would have.
 
     Nothing is left out: where the number of images is no multiple, batches are evened out instead (188 batches
-    of 31 or 32 images rather than 187 of 32 and one of 16), and with W processes at most W - 1 images of
-    the epoch, others in each, are seen twice.
+    of 31 or 32 images rather than 187 of 32 and one of 16; those of a step differ by one image at most). Nothing is
+    seen twice, unless there were less than one image for each process in a step.
+
+    Images that lie in shards are not read from all of them at a time: shards are begun in a random order, and the
+    images of each are spread over the time in which the next `open_shards` are begun. So the images of a batch come
+    from that many shards, and those of neighbouring batches from two or three times as many. With no more shards than
+    that the order is fully random.
 
     Args:
         longest: (N,) each image's longest caption.
@@ -285,6 +293,8 @@ class BucketedBatches:
         window: batches per window: larger ones save padding, smaller ones are more random.
         rank: this process.
         world_size: how many processes there are.
+        shards: (N,) the number of each image's shard; None where all images are alike to reach.
+        open_shards: from how many shards images are mixed.
     """
 
     def __init__(
@@ -295,10 +305,12 @@ class BucketedBatches:
         window: int = 32,
         rank: int = 0,
         world_size: int = 1,
+        shards: Sequence[int] | np.ndarray | None = None,
+        open_shards: int = 8,
     ) -> None:
         if len(longest) == 0:
             raise ValueError("there is no image to make batches of")
-        for name, value in (("batch_size", batch_size), ("window", window)):
+        for name, value in (("batch_size", batch_size), ("window", window), ("open_shards", open_shards)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         self.longest = np.asarray(longest)
@@ -307,6 +319,9 @@ class BucketedBatches:
         self.window = window
         self.rank = rank
         self.world_size = world_size
+        self.shards = np.zeros(len(self.longest), dtype=np.int64) if shards is None else np.asarray(shards)
+        self.num_shards = int(self.shards.max()) + 1
+        self.open_shards = min(open_shards, self.num_shards)
 
     def __len__(self) -> int:
         """Batches of an epoch, the same for every process."""
@@ -315,21 +330,35 @@ class BucketedBatches:
     def of_epoch(self, epoch: int) -> list[list[int]]:
         """This process's batches of an epoch, as indices of images."""
         rng = np.random.default_rng([self.seed, epoch])
-        order = rng.permutation(len(self.longest))
-        order = np.concatenate([order, np.resize(order, -len(order) % self.world_size)])
-        per_process = len(order) // self.world_size
-        cuts = np.arange(len(self) + 1) * per_process // len(self) * self.world_size
+        order = self._order(rng)
+        order = np.concatenate([order, np.resize(order, max(0, len(self) * self.world_size - len(order)))])
+        cuts = np.arange(len(self) + 1) * len(order) // len(self)
         for start in range(0, len(self), self.window):
             in_window = slice(cuts[start], cuts[min(start + self.window, len(self))])
             images = order[in_window]
             order[in_window] = images[np.argsort(-self.longest[images], kind="stable")]
-        return [order[cuts[i] + self.rank : cuts[i + 1] : self.world_size].tolist() for i in rng.permutation(len(self))]
+        batches = rng.permutation(len(self))
+        block = max(1, len(self) * self.open_shards // self.num_shards)  # batches are shuffled among those near them
+        batches = batches[np.argsort(batches // block, kind="stable")]
+        return [order[cuts[i] + self.rank : cuts[i + 1] : self.world_size].tolist() for i in batches]
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        """(N,) the images in a random order that reads from few shards at a time.
+
+        One shard is begun in every unit of time; an image of it comes at a random moment of the `open_shards` units
+        that follow. What would come after the last unit comes in the first ones instead, so that they are as full.
+        """
+        order = rng.permutation(len(self.longest))
+        begun = rng.permutation(self.num_shards)[self.shards[order]]  # (N,)
+        moment = np.arange(len(order)) / len(order) * self.open_shards
+        return order[np.argsort((begun + moment) % self.num_shards, kind="stable")]
 
 
 class OrderedBatches:
     """Every image once, in its reader's order, dealt out to processes without doubling any.
 
-    Processes may have different numbers of batches.
+    Processes may have different numbers of batches. Lightning wants one of each at least: where there are fewer images
+    than processes, those that are left over see one that another has, in the same batch of one.
 
     Args:
         num_images: N.
@@ -341,7 +370,7 @@ class OrderedBatches:
     def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self.mine = range(rank, num_images, world_size)
+        self.mine = range(rank % num_images if num_images else 0, num_images, world_size)
         self.batch_size = batch_size
 
     def __len__(self) -> int:

@@ -25,6 +25,7 @@ from captioner.data.feature_cache import CachedFeatures, CacheError, FeatureCach
 from captioner.data.images import ImageError
 from captioner.data.readers import Reader
 from captioner.data.regions import RegionFile
+from captioner.data.shards import Shard, ShardImage
 from captioner.data.transforms import Augmentation, ImageTransform
 from captioner.tokenizer import Tokenizer, TokenizerBuilder, WordLevel
 from captioner.types import Batch, CaptionedImage
@@ -49,6 +50,7 @@ class SequenceData(pl.LightningDataModule, ABC):
         train_split: str,
         val_split: str,
         seed: int,
+        open_shards: int = 8,
     ) -> None:
         super().__init__()
         self.vocabulary = vocabulary
@@ -61,6 +63,7 @@ class SequenceData(pl.LightningDataModule, ABC):
         self.train_split = train_split
         self.val_split = val_split
         self.seed = seed
+        self.open_shards = open_shards
         self._items: dict[str, list] = {}
         self._tokenizer: Tokenizer | None = None
 
@@ -71,6 +74,10 @@ class SequenceData(pl.LightningDataModule, ABC):
     @abstractmethod
     def source(self, training: bool) -> Source:
         """What loads an item for the encoder, in training or to be evaluated."""
+
+    def shards(self, items: list) -> list[int] | None:
+        """The number of each item's shard, see `BucketedBatches`; None where all are alike to reach."""
+        return None
 
     def items(self, split: str) -> list:
         """The items of a split, read once; in training those that have captions."""
@@ -102,7 +109,14 @@ class SequenceData(pl.LightningDataModule, ABC):
         return ResumableLoader(
             CaptionDataset(items, captions, source, self.captions_per_image, self.seed),
             BucketedBatches(
-                captions.longest(), self.batch_size, self.seed, self.bucket_window, self._rank(), self._world_size()
+                captions.longest(),
+                self.batch_size,
+                self.seed,
+                self.bucket_window,
+                self._rank(),
+                self._world_size(),
+                self.shards(items),
+                self.open_shards,
             ),
             Collate(source),
             self.num_workers,
@@ -165,6 +179,7 @@ class CaptionData(SequenceData):
         train_split: the reader's split to train on.
         val_split: the reader's split to validate on.
         seed: of shuffling, augmentation and the choice of captions.
+        open_shards: where images lie in shards: from how many of them images are mixed; see `BucketedBatches`.
 
     Raises:
         ValueError: regions, cache, views and augmentation that do not go together.
@@ -188,6 +203,7 @@ class CaptionData(SequenceData):
         train_split: str = "train",
         val_split: str = "dev",
         seed: int = 0,
+        open_shards: int = 8,
     ) -> None:
         super().__init__(
             vocabulary or WordLevel(),
@@ -200,6 +216,7 @@ class CaptionData(SequenceData):
             train_split,
             val_split,
             seed,
+            open_shards,
         )
         self.reader = reader
         self.transform = transform
@@ -224,17 +241,26 @@ class CaptionData(SequenceData):
         """See `SequenceData.read`; with a file of regions the photos need not be there."""
         return self.reader.read(split, require_images=self.regions is None)
 
+    def shards(self, items: list[CaptionedImage]) -> list[int] | None:
+        """See `SequenceData.shards`; features of a cache or a file do not lie in the shards."""
+        if self._cache is not None or self._regions is not None:
+            return None
+        numbers: dict[Shard | None, int] = {}
+        paths = (item.path for item in items)
+        shards = (path.shard if isinstance(path, ShardImage) else None for path in paths)
+        return [numbers.setdefault(shard, len(numbers)) for shard in shards]
+
     # -------------------------------------------------------------------------------- Lightning's hooks
 
     def prepare_data(self) -> None:
-        """Compute what the cache lacks; in one process of each machine."""
+        """Compute what the cache lacks; in one process of each machine, and where they share the folder one by one."""
         if self.cache_dir is None:
             return
         try:
             self._cache = self._opened_cache()
         except CacheError:  # no cache, or not all of it: building says what else may be wrong
             device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-            self.build_cache(self._encoder(), device)
+            self.build_cache(self._encoder(), device, wait=self.trainer is not None and self.trainer.num_nodes > 1)
 
     def setup(self, stage: str) -> None:
         """Open the cache or the regions, and see that all images are in."""
@@ -253,12 +279,13 @@ class CaptionData(SequenceData):
 
     # -------------------------------------------------------------------------------- the cache, the regions
 
-    def build_cache(self, encoder: nn.Module, device: torch.device | str = "cpu") -> None:
+    def build_cache(self, encoder: nn.Module, device: torch.device | str = "cpu", wait: bool = False) -> None:
         """Compute what the cache lacks of the training and validation images.
 
         Args:
             encoder: a frozen encoder.
             device: where to run it.
+            wait: whether to wait where another process is building it.
 
         Raises:
             CacheError: see `feature_cache.build_cache`; or some images cannot be read.
@@ -276,6 +303,7 @@ class CaptionData(SequenceData):
                 views,
                 num_workers=self.num_workers,
                 device=device,
+                wait=wait,
             )
         _require_none(problems)
 

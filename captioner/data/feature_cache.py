@@ -32,15 +32,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from captioner.data.batches import stable_seed
-from captioner.data.images import ImageError, open_image
+from captioner.data.images import ImageError
 from captioner.data.transforms import Augmentation, ImageTransform
 from captioner.progress import progress_bar
-from captioner.types import CaptionedImage, Memory
+from captioner.types import CaptionedImage, Memory, PackedImage
 
 FORMAT = 1
 FLOAT16_MAX = 65504.0
 HASH_THREADS = 8
 LOG_INTERVAL = 30.0  # seconds between two lines of progress where there is no terminal
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -183,22 +184,22 @@ class FeatureCache:
         Returns:
             One error for each image that is not in the cache, or cannot be read.
         """
-        paths = [str(item.path) for item in items]
+        paths = [item.path for item in items]
         missing = []
         for path, digest in zip(paths, _in_threads(_file_digest, paths), strict=True):
             if isinstance(digest, ImageError):
                 missing.append(digest)
             elif digest not in self.rows or self.rows[digest].views < views:
-                missing.append(self._missing(path, views))
+                missing.append(self._missing(str(path), views))
             else:
-                self.known[path] = self.rows[digest]
+                self.known[str(path)] = self.rows[digest]
         return missing
 
-    def load(self, path: str | Path, view: int = 0) -> Tensor:
+    def load(self, path: str | Path | PackedImage, view: int = 0) -> Tensor:
         """The features of one image.
 
         Args:
-            path: the image file; it is hashed unless `check` did that before.
+            path: the image file, or the image in a shard; it is hashed unless `check` did that before.
             view: 0 for the plain image, others for its augmentations.
 
         Returns:
@@ -209,7 +210,7 @@ class FeatureCache:
         """
         row = self.known.get(str(path))
         if row is None:
-            digest = _file_digest(str(path))
+            digest = _file_digest(path)
             if isinstance(digest, ImageError):
                 raise digest
             row = self.rows.get(digest)
@@ -224,7 +225,7 @@ class FeatureCache:
         )
         return torch.from_numpy(np.array(mapped))
 
-    def memory(self, paths: Sequence[str | Path]) -> Memory:
+    def memory(self, paths: Sequence[str | Path | PackedImage]) -> Memory:
         """The memory of B images, as the encoder would give it (but in float16)."""
         return stack_grids([self.load(path) for path in paths])
 
@@ -281,6 +282,7 @@ def build_cache(
     num_workers: int = 2,
     device: torch.device | str = "cpu",
     report: Callable[[str], None] = print,
+    wait: bool = False,
 ) -> list[ImageError]:
     """Make a cache, go on with one that was interrupted, or add images to one.
 
@@ -296,6 +298,7 @@ def build_cache(
         num_workers: processes that load images.
         device: where the encoder runs.
         report: gets a line of text that says how much disk is needed.
+        wait: whether to wait where another process is building it.
 
     Returns:
         One error for each image that cannot be read; all others are in the cache.
@@ -316,10 +319,10 @@ def build_cache(
     was_training = encoder.training
     encoder.eval().to(device)
     try:
-        with locked(folder):
+        with locked(folder, wait):
             grid = _prepare(folder, encoder, transform, augmentation if views > 1 else None, device)
             with _Writer(folder, grid) as writer:
-                todo, problems = _not_in(writer.rows, [str(item.path) for item in items], views)
+                todo, problems = _not_in(writer.rows, [item.path for item in items], views)
                 _check_room(writer, len(todo), views, report)
                 loader = DataLoader(
                     _Files(todo, _Views(transform, augmentation, views)),
@@ -388,7 +391,9 @@ def _fill(
     return problems
 
 
-def _not_in(rows: dict[str, Row], paths: list[str], views: int) -> tuple[list[str], list[ImageError]]:
+def _not_in(
+    rows: dict[str, Row], paths: list[Path | PackedImage], views: int
+) -> tuple[list[Path | PackedImage], list[ImageError]]:
     """The paths whose images have no rows yet (each image once), and what cannot be read."""
     todo, problems = [], []
     seen = {digest for digest, row in rows.items() if row.views >= views}
@@ -427,11 +432,12 @@ class _Views(NamedTuple):
 
     def __call__(self, data: bytes, digest: str) -> Tensor:
         """(views, 3, S, S) uint8 pixels of a file's bytes."""
-        image = open_image(data)
-        pixels = [self.transform(image)]
-        if self.augmentation is not None:
+        photo = self.transform.open(data)
+        pixels = [self.transform(photo.pixels, photo.box)]
+        if self.augmentation is not None and self.views > 1:
+            photo = self.transform.open(data, self.augmentation.least_share)  # a crop needs more of its pixels
             for view in range(1, self.views):
-                pixels.append(self.transform(self.augmentation(image, stable_seed("view", view, digest))))
+                pixels.append(self.transform(self.augmentation(photo.pixels, stable_seed("view", view, digest))))
         return torch.stack(pixels)
 
 
@@ -446,7 +452,7 @@ class _Loaded(NamedTuple):
 class _Files(Dataset):
     """Loads images; one that cannot be read comes back as its error."""
 
-    def __init__(self, paths: list[str], views: _Views) -> None:
+    def __init__(self, paths: list[Path | PackedImage], views: _Views) -> None:
         self.paths = paths
         self.views = views
 
@@ -454,15 +460,15 @@ class _Files(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> _Loaded | ImageError:
-        path = self.paths[index]
+        name = str(self.paths[index])
         try:
-            data = Path(path).read_bytes()  # hashed and decoded from the same bytes
+            data = self.paths[index].read_bytes()  # hashed and decoded from the same bytes
             digest = hashlib.sha256(data).hexdigest()
-            return _Loaded(path, digest, self.views(data, digest))
+            return _Loaded(name, digest, self.views(data, digest))
         except ImageError as error:
-            return ImageError(path, error.reason)
+            return ImageError(name, error.reason)
         except OSError as error:
-            return ImageError(path, error.strerror or type(error).__name__)
+            return ImageError(name, error.strerror or type(error).__name__)
 
 
 class _Writer:
@@ -574,33 +580,38 @@ def _row_bytes(grid: tuple[int, ...]) -> int:
     return 2 * int(np.prod(grid))
 
 
-def _file_digest(path: str) -> str | ImageError:
+def _file_digest(path: str | Path | PackedImage) -> str | ImageError:
     """SHA-256 of a file; where it cannot be read, why."""
     digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        if isinstance(path, PackedImage):
+            digest.update(path.read_bytes())
+        else:
+            with open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    except ImageError as error:
+        return error
     except OSError as error:
-        return ImageError(path, error.strerror or type(error).__name__)
+        return ImageError(str(path), error.strerror or type(error).__name__)
     return digest.hexdigest()
 
 
-def _in_threads(function: Callable[[str], T], values: Sequence[str]) -> Iterator[T]:
+def _in_threads(function: Callable[[S], T], values: Sequence[S]) -> Iterator[T]:
     with ThreadPoolExecutor(HASH_THREADS) as pool:
         yield from pool.map(function, values)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for writing; the system lets go of it when the process ends, however it ends."""
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Hold a folder for writing, at once or after waiting; the system lets go of it however the process ends."""
     import fcntl  # not on Windows, where a folder can be read but not written
 
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise CacheError(f"{folder}: another process is writing to it; wait until it has finished") from error
         yield
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import hashlib
 import io
 import json
@@ -80,7 +81,7 @@ class Reader(ABC):
         if not items:
             raise ValueError(f"{self}: split {name!r} holds no images")
         if require_images:
-            _require_images([item.path for item in items])
+            _require_images([item.path for item in items if isinstance(item.path, Path)])
         return items
 
 
@@ -274,7 +275,7 @@ def find_reader(path: str | Path) -> Reader:
     root = Path(path)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder of data")
-    for finder in (_find_flickr8k, _find_coco, _find_karpathy, _find_captions_file):
+    for finder in (_find_flickr8k, _find_coco, _find_karpathy, _find_captions_file, _find_shards):
         reader = finder(root)
         if reader is not None:
             return reader
@@ -288,6 +289,7 @@ LAYOUTS = (
     "COCO in small: captions.json and images/",
     "Karpathy's split: dataset_NAME.json, and the images beside it or in a folder beside it",
     f"captions of your own: {' or '.join(CAPTION_FILES)}, and the images beside it or in a folder beside it",
+    "shards: SPLIT-000000.tar, SPLIT-000001.tar, ... with their indices (`captioner shards` makes both)",
 )
 """What `find_reader` looks for, in this order."""
 
@@ -329,6 +331,19 @@ def _find_karpathy(root: Path) -> Reader | None:
 
 def _find_captions_file(root: Path) -> Reader | None:
     return CaptionFolder(str(root)) if any((root / name).is_file() for name in CAPTION_FILES) else None
+
+
+def _find_shards(root: Path) -> Reader | None:
+    from captioner.data.shard_sets import Shards, index_place  # which builds on this module
+
+    shards = {}
+    for path in sorted(root.glob("*.tar")):
+        name = re.fullmatch(r"(?:(.+)-)?\d+", path.stem)
+        if name and Path(index_place(str(path))).is_file():
+            split = name[1] or "all"
+            pattern = f"{split}-[0-9]*.tar" if name[1] else "[0-9]*.tar"
+            shards[split] = os.path.join(glob.escape(str(root)), pattern)
+    return Shards(shards) if shards else None
 
 
 # ---------------------------------------------------------------------------------- what readers share

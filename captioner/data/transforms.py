@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from captioner.data.images import ImageSource, Photo, open_photo
+
 if TYPE_CHECKING:  # torch is imported by the first call: finding and reading data does without it
     from torch import Tensor
 
 PAD_VALUE = 128
 """The grey (of 0 to 255) around a padded photo: near 0 for encoders that normalise with a mean of 0.5."""
+
+SPARE = 2
+"""How many times the square's side is kept of a larger photo's, so that resampling has enough to average."""
 
 Fit = Literal["squash", "crop", "pad"]
 
@@ -43,11 +48,24 @@ class ImageTransform:
         if self.fit not in get_args(Fit):
             raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, not {self.fit!r}")
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def open(self, source: ImageSource, share: float = 1.0) -> Photo:
+        """Open a photo with as many pixels as the square can show, which is much faster for large ones.
+
+        Args:
+            source: as for `open_image`.
+            share: the least part of its sides that will be fitted, where it is to be cropped first.
+
+        Raises:
+            ImageError: the photo cannot be read.
+        """
+        return open_photo(source, math.ceil(SPARE * self.size / share))
+
+    def __call__(self, image: Image.Image, box: tuple[float, float, float, float] | None = None) -> Tensor:
         """Fit an upright RGB photo.
 
         Args:
-            image: the photo, as `open_image` gives it.
+            image: the photo, as `open` or `open_image` gives it.
+            box: what of the image the photo fills, see `Photo`; by default all.
 
         Returns:
             (3, S, S) uint8 pixels.
@@ -56,20 +74,22 @@ class ImageTransform:
 
         if image.mode != "RGB":
             raise ValueError(f"the transform takes RGB images, not mode {image.mode!r}: use open_image")
-        pixels = np.array(self.fitted(image))  # (S, S, 3)
+        pixels = np.array(self.fitted(image, box))  # (S, S, 3)
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, S, S)
 
-    def fitted(self, image: Image.Image) -> Image.Image:
-        """The square itself, S x S, as the encoder will see it."""
+    def fitted(self, image: Image.Image, box: tuple[float, float, float, float] | None = None) -> Image.Image:
+        """The square itself, S x S, as the encoder will see it; see `__call__`."""
         square = (self.size, self.size)
+        x0, y0, x1, y1 = box or (0.0, 0.0, float(image.width), float(image.height))
         if self.fit != "pad":
-            return image.resize(square, Image.Resampling.BICUBIC, box=self.grid_box(*image.size))
-        left, top, width, height = self._place(*image.size)
+            left, top, right, bottom = self.grid_box(x1 - x0, y1 - y0)
+            return image.resize(square, Image.Resampling.BICUBIC, box=(x0 + left, y0 + top, x0 + right, y0 + bottom))
+        column, row, width, height = self._place(x1 - x0, y1 - y0)
         canvas = Image.new("RGB", square, (PAD_VALUE, PAD_VALUE, PAD_VALUE))
-        canvas.paste(image.resize((width, height), Image.Resampling.BICUBIC), (left, top))
+        canvas.paste(image.resize((width, height), Image.Resampling.BICUBIC, box=(x0, y0, x1, y1)), (column, row))
         return canvas
 
-    def grid_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+    def grid_box(self, width: float, height: float) -> tuple[float, float, float, float]:
         """The part of a photo that the square, and with it the encoder's grid, covers.
 
         Args:
@@ -90,7 +110,7 @@ class ImageTransform:
         x_step, y_step = width / placed_width, height / placed_height  # photo pixels per pixel of the square
         return (-left * x_step, -top * y_step, (self.size - left) * x_step, (self.size - top) * y_step)
 
-    def _place(self, width: int, height: int) -> tuple[int, int, int, int]:
+    def _place(self, width: float, height: float) -> tuple[int, int, int, int]:
         """Where "pad" puts the photo in the square: (left, top, width, height) in its pixels."""
         scale = self.size / max(width, height)
         placed_width, placed_height = max(1, round(width * scale)), max(1, round(height * scale))
@@ -153,6 +173,12 @@ class Augmentation:
             if strength > 0:
                 image = enhancer(image).enhance(factor)
         return image
+
+    @property
+    def least_share(self) -> float:
+        """The least part of a photo's width, or height, that a crop may keep."""
+        area = self.scale[0]
+        return math.sqrt(area * max(area, min(self.ratio[0], 1 / self.ratio[1])))
 
     def _strengths(self) -> dict[str, float]:
         return {"brightness": self.brightness, "contrast": self.contrast, "saturation": self.saturation}

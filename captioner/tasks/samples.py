@@ -13,14 +13,14 @@ from captioner.data.images import open_image
 from captioner.heatmaps import figure
 from captioner.predictor import Captioner
 from captioner.tasks.captioning import CaptioningTask
-from captioner.types import Batch, CaptionedImage
+from captioner.types import Batch, CaptionedImage, PackedImage
 
 
 class SampleCaptions(pl.Callback):
     """Logs captions with their maps after every validation.
 
     Args:
-        num_samples: how many validation photos, the first ones; 0 for none.
+        num_samples: how many validation photos, the first ones of the first process; 0 for none.
     """
 
     def __init__(self, num_samples: int = 4) -> None:
@@ -40,11 +40,14 @@ class SampleCaptions(pl.Callback):
         logger = trainer.logger
         if batch_idx or trainer.sanity_checking or not isinstance(logger, TensorBoardLogger):
             return
+        if not trainer.is_global_zero:
+            return  # what it logs is not written
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, CaptionData):
             return  # no photos
         captioner = Captioner(pl_module.bundle(), device=str(pl_module.device), regions=data.regions)
-        photos = [item for item in batch.items if isinstance(item, CaptionedImage) and item.path.is_file()]
+        images = [item for item in batch.items if isinstance(item, CaptionedImage)]
+        photos = [item for item in images if isinstance(item.path, PackedImage) or item.path.is_file()]
         for number, item in enumerate(photos[: self.num_samples]):
             (caption,) = captioner.caption(item.path, pl_module.search)
             logger.experiment.add_text(f"caption {number}", caption.text, trainer.global_step)

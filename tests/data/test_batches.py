@@ -113,7 +113,7 @@ def test_all_of_a_batch_is_pinned(kind, monkeypatch):
     batch = HostBatch(source, torch.zeros(2, 1, 4), torch.zeros(2, 1), ["first", "second"]).pin_memory()
     assert batch.items == ["first", "second"]
     expected = [(2, 3, 8, 8)] if kind == "pixels" else [(2, 5, 3), (2, 5), (2, 5, 4)]
-    assert sorted(map(tuple, pinned)) == sorted([*expected, (2, 1, 4), (2, 1)])
+    assert sorted(map(tuple, pinned)) == sorted([*expected, (2, 1, 4)])  # lengths stay on the host
 
 
 # ------------------------------------------------------------------------------------------ which images
@@ -127,13 +127,28 @@ def test_buckets_lose_no_image_and_are_even(num_images, world_size):
     batches = [rank.of_epoch(3) for rank in ranks]
     assert {len(of_rank) for of_rank in batches} == {len(ranks[0])}
     for step in zip(*batches, strict=True):
-        assert len({len(batch) for batch in step}) == 1  # alike in size over processes
-    sizes = [len(batch) for batch in batches[0]]
+        assert all(step)  # something to do for every process
+    sizes = [len(batch) for of_rank in batches for batch in of_rank]
     assert max(sizes) <= 8
     assert max(sizes) - min(sizes) <= 1
     everything = [index for of_rank in batches for batch in of_rank for index in batch]
     assert set(everything) == set(range(num_images))
-    assert len(everything) - num_images < world_size
+    assert len(everything) == max(num_images, world_size)  # none twice, if there are enough
+
+
+@pytest.mark.parametrize("num_images", [7, 64, 187, 1001])
+def test_a_step_of_several_processes_is_a_step_of_one(num_images):
+    longest = np.random.default_rng(1).integers(3, 30, num_images)
+    alone = BucketedBatches(longest, 12, window=5).of_epoch(3)
+    ranks = [BucketedBatches(longest, 4, window=5, rank=rank, world_size=3).of_epoch(3) for rank in range(3)]
+    together = [[index for batch in step for index in batch] for step in zip(*ranks, strict=True)]
+    assert [sorted(step) for step in together] == [sorted(batch) for batch in alone]
+
+
+def test_batches_of_one_image_leave_no_process_without():
+    ranks = [BucketedBatches([3] * 5, 1, rank=rank, world_size=4).of_epoch(0) for rank in range(4)]
+    assert [[len(batch) for batch in batches] for batches in ranks] == [[1, 1]] * 4
+    assert {index for batches in ranks for batch in batches for index in batch} == set(range(5))
 
 
 def test_buckets_hold_alike_lengths_in_another_order_every_epoch():
@@ -160,6 +175,11 @@ def test_ordered_batches_give_each_image_once(world_size):
     batches = [OrderedBatches(10, 2, rank, world_size).of_epoch(0) for rank in range(world_size)]
     assert sorted(i for of_rank in batches for batch in of_rank for i in batch) == list(range(10))
     assert [len(OrderedBatches(10, 2, rank, world_size)) for rank in range(world_size)] == [len(b) for b in batches]
+
+
+def test_a_process_too_many_sees_what_another_has():
+    assert [OrderedBatches(2, 4, rank, 5).of_epoch(0) for rank in range(5)] == [[[0]], [[1]], [[0]], [[1]], [[0]]]
+    assert OrderedBatches(0, 4, 1, 5).of_epoch(0) == []
 
 
 # ------------------------------------------------------------------------------------------ the loader

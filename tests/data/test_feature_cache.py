@@ -4,12 +4,14 @@ import os
 import pickle
 import shutil
 import signal
+import threading
 from collections import namedtuple
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from captioner.data import feature_cache
@@ -94,6 +96,20 @@ def test_views_are_augmentations_that_depend_on_the_image_alone(folder, tmp_path
             torch.testing.assert_close(views[view], other.load(item.path, view), atol=2e-3, rtol=2e-3)
     plain = direct(encoder, items).features.unflatten(1, (2, 2))
     torch.testing.assert_close(cache.load(items[0].path).float(), plain[0], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_first_view_of_a_large_photo_is_what_captioning_sees(folder, tmp_path, encoder, views):
+    """Views after it keep more of the photo's pixels, since crops are taken of them; the first does not."""
+    path = tmp_path / "large.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((280, 259)).save(path)
+    build(folder, [CaptionedImage(0, path)], encoder, augmentation=Augmentation(), views=views)
+    photo = TRANSFORM.open(path)
+    assert photo.pixels.size == (70, 65)
+    expected = encoder.eval()(TRANSFORM(photo.pixels, photo.box)[None]).features.unflatten(1, (2, 2))[0]
+    cache = FeatureCache.open(folder, encoder, TRANSFORM, Augmentation() if views > 1 else None)
+    assert torch.equal(cache.load(path), expected.half())
 
 
 def test_training_goes_through_the_views_in_turn(folder, items, encoder):
@@ -255,6 +271,20 @@ def test_two_builders_at_once_are_refused(folder, items, encoder):
     build(folder, items, encoder, report=meanwhile)
     assert len(errors) == 1
     assert "another process is writing to it" in errors[0]
+
+
+def test_a_second_builder_may_wait_and_finds_all_there(folder, items, encoder):
+    lines: list[str] = []
+    second = threading.Thread(target=lambda: build(folder, items, encoder, report=lines.append, wait=True), daemon=True)
+
+    def meanwhile(line):
+        second.start()
+        second.join(0.1)
+        assert second.is_alive()
+
+    build(folder, items, encoder, report=meanwhile)
+    second.join(10)
+    assert [": 0 images to encode" in line for line in lines] == [True]
     assert FeatureCache.open(folder, encoder, TRANSFORM).check(items) == []
 
 

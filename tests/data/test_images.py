@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from captioner.data import images
-from captioner.data.images import FORMATS, IMAGE_SUFFIXES, ImageError, find_images, open_image
+from captioner.data.images import FORMATS, IMAGE_SUFFIXES, ImageError, find_images, open_image, open_photo
 
 SIZE = (48, 32)  # width, height
 
@@ -291,6 +291,66 @@ def test_extreme_shapes(size):
     assert open_image(encoded(Image.new("RGB", size), "PNG")).size == size
 
 
+# ------------------------------------------------------------------------------------------ no more than is needed
+
+
+def scene(width: int = 203, height: int = 131) -> Image.Image:
+    """A picture with edges in it, up to its own edge."""
+    small = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def seen(image: Image.Image, box: tuple[float, ...]) -> Image.Image:
+    return image.resize((16, 16), Image.Resampling.BICUBIC, box=box)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_smaller_picture_shows_the_same_in_the_same_place(format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encoded(scene(), format, exif=exif)
+    whole = open_image(stored)
+    for side, factor in ((150, 1), (66, 1), (65, 2), (33, 2), (32, 4), (9, 8), (1, 8)):
+        photo = open_photo(stored, side)
+        assert photo.size == whole.size
+        assert photo.pixels.size == tuple(-(-length // factor) for length in whole.size)
+        x0, y0, x1, y1 = photo.box
+        assert ((x1 - x0) * factor, (y1 - y0) * factor) == whole.size
+        if side >= 32:  # twice what it is seen at; without its box the difference would be 3.5
+            assert difference(seen(photo.pixels, photo.box), seen(whole, (0, 0, *whole.size))) < 0.75
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_grey_and_cmyk_photos_come_smaller_too(mode):
+    stored = encoded(scene().convert(mode), "JPEG")
+    photo, whole = open_photo(stored, 40), open_image(stored)
+    assert (photo.pixels.mode, photo.pixels.size) == ("RGB", (102, 66))
+    assert difference(seen(photo.pixels, photo.box), seen(whole, (0, 0, *whole.size))) < 0.75
+
+
+def test_what_is_not_large_keeps_all_its_pixels():
+    for format in ("JPEG", "PNG"):
+        stored = encoded(scene(), format)
+        for side in (None, 66, 1000):
+            photo = open_photo(stored, side)
+            assert difference(photo.pixels, open_image(stored)) == 0
+            assert photo.box == (0, 0, *photo.size) == (0, 0, 203, 131)
+
+
+def test_the_decoder_of_a_jpeg_makes_no_more_pixels_than_are_needed(monkeypatch):
+    monkeypatch.setattr(Image.Image, "reduce", lambda *args: pytest.fail("it was decoded whole"))
+    assert open_photo(encoded(scene(), "JPEG"), 32).pixels.size == (51, 33)
+
+
+def test_other_sources_come_smaller_and_are_left_alone():
+    file = Image.open(io.BytesIO(encoded(scene(), "JPEG")))
+    for source in (np.asarray(scene()), scene(), file):
+        photo = open_photo(source, 32)
+        assert (photo.size, photo.pixels.size, photo.box) == ((203, 131), (51, 33), (0, 0, 50.75, 32.75))
+    assert (file.size, file.load()[202, 130]) == ((203, 131), file.getpixel((202, 130)))
+
+
 # ------------------------------------------------------------------------------------------------ errors
 
 
@@ -322,7 +382,10 @@ def test_broken_files(name, as_bytes, tmp_path):
     path.write_bytes(data)
     with pytest.raises(ImageError) as caught:
         open_image(data if as_bytes else path)
+    with pytest.raises(ImageError) as again:
+        open_photo(data if as_bytes else path, 8)  # the decoder that makes less of it
     error = caught.value
+    assert str(again.value) == str(error)
     assert word in error.reason
     assert "\n" not in error.reason
     assert error.name == ("bytes" if as_bytes else str(path))
@@ -395,6 +458,7 @@ def test_random_damage_gives_a_picture_or_an_image_error():
             damaged = data.copy()
             damaged[rng.integers(0, len(data), size=8)] = rng.integers(0, 256, size=8)
             try:
+                outcomes.add(open_photo(damaged.tobytes(), 8).pixels.mode)
                 outcomes.add(open_image(damaged.tobytes()).mode)
             except ImageError as error:
                 outcomes.add(type(error.reason))

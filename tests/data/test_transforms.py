@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from captioner.data.images import open_image
 from captioner.data.transforms import PAD_VALUE, Augmentation, ImageTransform
 
 FITS = ("squash", "crop", "pad")
@@ -111,6 +112,28 @@ def test_downscaling_is_antialiased():
     assert (pixels - 127.5).abs().max() < 12  # without it, 127.5
 
 
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("shape", [(803, 567), (567, 803), (1031, 260)])
+def test_a_large_photo_is_opened_smaller_and_looks_the_same(fit, shape, tmp_path):
+    transform, path = ImageTransform(64, fit), tmp_path / "a.jpg"
+    small = np.random.default_rng(0).integers(0, 256, (18, 24, 3), dtype=np.uint8)
+    Image.fromarray(small).resize(shape, Image.Resampling.BICUBIC).save(path)
+    photo, whole = transform.open(path), open_image(path)
+    assert photo.size == whole.size == shape
+    assert min(photo.pixels.size) >= 2 * 64
+    assert photo.pixels.width < shape[0]
+    away = (transform(photo.pixels, photo.box).double() - transform(whole).double()).abs()
+    assert away.mean() < 0.5  # of 255
+    assert away.max() <= 6
+
+
+def test_photos_below_four_times_the_square_are_not_changed(tmp_path):
+    transform, path = ImageTransform(64), tmp_path / "a.jpg"
+    gradient(500, 255).save(path)
+    photo = transform.open(path)
+    assert torch.equal(transform(photo.pixels, photo.box), transform(open_image(path)))
+
+
 def test_only_rgb_is_taken():
     with pytest.raises(ValueError, match="open_image"):
         ImageTransform(8)(Image.new("L", (4, 4)))
@@ -154,6 +177,32 @@ def test_crops_keep_to_their_scale_and_ratio(shape):
         rounding = 0.6 / height + 0.6 / width
         assert 0.5 - rounding <= x * y <= 0.9 + rounding
         assert 0.8 * (1 - 2 * rounding) <= x / y <= 1.25 * (1 + 2 * rounding)
+
+
+@pytest.mark.parametrize(
+    "ranges", [{}, {"scale": (0.1, 0.2), "ratio": (0.05, 3.0)}, {"scale": (0.3, 1.0), "ratio": (1.0, 1.0)}]
+)
+def test_no_crop_is_smaller_than_the_least_share(ranges):
+    augment = Augmentation(brightness=0, contrast=0, saturation=0, **ranges)
+    shares = [np.divide(augment(Image.new("RGB", (400, 300)), seed).size, (400, 300)) for seed in range(300)]
+    assert min(map(min, shares)) >= augment.least_share - 0.003  # sides are whole pixels
+    assert min(map(min, shares)) < augment.least_share * 1.1
+
+
+def test_a_crop_of_a_large_photo_has_enough_pixels(tmp_path):
+    transform, augment, path = (
+        ImageTransform(32),
+        Augmentation(brightness=0, contrast=0, saturation=0),
+        tmp_path / "a.jpg",
+    )
+    gradient(1003, 750).save(path)
+    pixels, whole = transform.open(path, augment.least_share).pixels, open_image(path)
+    assert pixels.width < whole.width == 1003
+    for seed in range(20):
+        crop, of_whole = augment(pixels, seed), augment(whole, seed)
+        assert min(crop.size) >= 2 * 32 - 1  # sides are whole pixels
+        away = (transform(crop).double() - transform(of_whole).double()).abs()
+        assert away.max() <= 5  # the same crop and flip, to a pixel of the smaller picture
 
 
 def test_crops_lie_anywhere():

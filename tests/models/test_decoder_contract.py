@@ -471,3 +471,21 @@ def test_a_memory_that_the_scorer_is_not_defined_for_is_refused(cls):
         decoder.prepare(regions())
     with pytest.raises(ValueError, match="LocationAttention is not defined over several memories at once"):
         decoder.prepare(Memory.concatenate([words(), random_memory()]))
+
+
+def test_a_training_step_waits_for_no_device(decoder):
+    """On the meta device no tensor has a value that could be asked for; the lengths are the host's."""
+    memory, tokens = random_memory(), random_tokens()
+    decoder = decoder.to("meta").train()
+    output = decoder(decoder.prepare(memory.to("meta")), tokens.to("meta"), LENGTHS)
+    assert output.logits.shape == (int(LENGTHS.sum()), decoder.vocab_size)
+    assert output.of_words(tokens[..., 1:].to("meta")).shape == output.logits.shape[:1]
+    output.logits.sum().backward()
+
+
+def test_a_compiled_decoder_tells_the_same():
+    """Every decoder's step compiles; one is enough here, as tracing takes seconds."""
+    decoder, memory, tokens = build(ShowAttendTell, {}), random_memory(), random_tokens()
+    expected = decoder(decoder.prepare(memory), tokens, LENGTHS).logits
+    decoder.compiled_advance = torch.compile(ShowAttendTell.advance, backend="eager", dynamic=True)  # as on a GPU
+    torch.testing.assert_close(decoder(decoder.prepare(memory), tokens, LENGTHS).logits, expected)

@@ -110,7 +110,7 @@ def test_the_estimator_s_mean_is_the_exact_gradient(cls, monkeypatch):
         expectation = expectation + probability * log_likelihoods(output, targets).sum()
         total_probability += probability.item()
         for number, loss in enumerate(losses):
-            found = gradient(decoder, loss.eval()(output, targets).total)  # in eval mode the baseline stays
+            found = gradient(decoder, loss.eval()(output, targets).total)
             means[number] = means[number] + probability.detach() * found
             squares[number] += (probability * found.square().sum()).item()
     assert total_probability == pytest.approx(1, abs=1e-12)
@@ -143,15 +143,17 @@ def test_the_baseline_is_a_moving_average_of_rewards():
     for _ in range(3):
         output, targets = answer(decoder)
         reward = log_likelihoods(output, targets).mean().item()
-        logs = loss(output, targets).logs
+        sums = loss(output, targets)
+        logs = {name: mean.value for name, mean in sums.logs.items()}
         assert logs.keys() == {"reward", "baseline", "entropy"}
         assert not any(value.requires_grad for value in logs.values())
         assert logs["reward"].item() == pytest.approx(reward, abs=1e-9)
-        assert logs["baseline"].item() == pytest.approx(baseline, abs=1e-9)  # the one that was used
-        baseline = 0.9 * baseline + 0.1 * reward
-        assert loss.baseline.item() == pytest.approx(baseline, abs=1e-9)
+        assert logs["baseline"].item() == pytest.approx(baseline, abs=1e-9)  # the one that is used
         entropy = sum(torch.special.entr(output.alpha[place]).sum().item() for place in words()) / len(words())
         assert logs["entropy"].item() == pytest.approx(entropy, abs=1e-9)
+        loss.learn(sums.from_vector(2 * sums.vector()))  # of two processes with the same
+        baseline = 0.9 * baseline + 0.1 * reward
+        assert loss.baseline.item() == pytest.approx(baseline, abs=1e-9)
     assert "baseline" in loss.state_dict()  # a run goes on with it
 
 
@@ -162,9 +164,12 @@ def test_a_batch_without_captions_moves_no_baseline():
     nothing = output._replace(
         logits=output.logits[:0],
         mask=torch.zeros_like(output.mask),
+        places=output.places[:0],
         extras={name: torch.zeros_like(extra) for name, extra in output.extras.items()},
     )
-    assert loss(nothing, targets).total.item() == 0
+    sums = loss(nothing, targets)
+    assert sums.total.item() == 0
+    loss.learn(sums)
     assert loss.baseline.item() == -2.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from captioner.data.synthetic import SyntheticShapes
 from captioner.data.text import TextReader, TextTransform
 from captioner.data.text_datamodule import TextData
 from captioner.decoding import BeamSearch, GreedySearch
-from captioner.losses import CaptionLoss
+from captioner.losses import CaptionLoss, Mean
 from captioner.metrics import quick_score
 from captioner.models import AdditiveAttention, Encoder, ShowAttendTell
 from captioner.models.encoders.words import WordEncoder
@@ -145,7 +146,8 @@ class Talkative(CaptionLoss):
     """A loss with something more to say."""
 
     def forward(self, output, targets):
-        return replace(super().forward(output, targets), logs={"half": torch.tensor(0.5), "other": torch.tensor(2.0)})
+        logs = {"half": Mean(torch.tensor(2.0), torch.tensor(4)), "other": Mean(torch.tensor(2.0), torch.tensor(1))}
+        return replace(super().forward(output, targets), logs=logs)
 
 
 def test_what_else_a_loss_says_is_logged(make_data, tmp_path):
@@ -164,6 +166,18 @@ def test_a_fine_tuned_encoder_has_its_own_learning_rate(make_data, tmp_path):
         make_trainer(tmp_path, limit_val_batches=0).fit(task, data)
         assert [group["initial_lr"] for group in task.trainer.optimizers[0].param_groups] == rates
         assert torch.equal(encoder.patches.weight, before) == encoder.is_frozen
+
+
+@pytest.mark.parametrize("compilers", [("python3", "python"), ("no-such-compiler",)], ids=["some", "none"])
+def test_compiling_is_asked_for_and_missed_where_there_is_no_compiler(make_data, tmp_path, monkeypatch, compilers):
+    monkeypatch.setattr("captioner.tasks.captioning.COMPILERS", compilers)
+    asked = []
+    monkeypatch.setattr(ShowAttendTell, "compile", lambda self, **options: asked.append(options))
+    task = make_task(make_data(), compile=True)
+    warned = pytest.warns(UserWarning, match="no C\\+\\+ compiler") if "no" in compilers[0] else nullcontext()
+    with warned:
+        make_trainer(tmp_path, fast_dev_run=1).fit(task, make_data())
+    assert asked == ([] if "no" in compilers[0] else [{"dynamic": True}])
 
 
 def test_a_training_without_end_is_refused(make_data, tmp_path):
@@ -204,7 +218,7 @@ def test_validation_scores_the_models_own_captions_each_image_once(make_data, tm
     looks = [Captioner(task.bundle(), "cpu").look(item.path, text) for item in items for text in item.captions]
     words = sum(len(look.words) + 1 for look in looks)
     assert metrics["val/nll"] == pytest.approx(-sum(look.log_prob for look in looks) / words, rel=1e-4)
-    assert (task.references, task.captions) == ({}, {})
+    assert (task.references, task.captions, task.likelihoods) == ({}, {}, {})
 
 
 class Watch(pl.Callback):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -86,15 +86,21 @@ class Attention(nn.Module, ABC):
                 f"({' and '.join(kind.value for kind in memory.kinds)}), only over one: choose another attention"
             )
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile, in place, what gains by it beside matrix products; for the arguments see `torch.compile`.
+
+        That is nothing, unless a subclass says otherwise.
+        """
+
     def prepare(self, memory: Memory) -> Memory:
-        """The memory with its keys, and its features in their number format (one cast here, not one per step).
+        """The memory with its keys, and its features in the format of products (one cast here, not one per step).
 
         Raises:
             ValueError: attention of this kind is not defined over this memory.
         """
         self.require(memory)
-        keys = self.project(memory.features)
-        return replace(memory, features=memory.features.to(keys.dtype), keys=keys)
+        features = for_products(memory.features)
+        return replace(memory, features=features, keys=self.project(features))
 
     def focus(self, query: Tensor, memory: Memory, step: Tensor | None) -> Focus:
         """Which locations the queries may look at: here all real ones; `forward` says what the arguments are."""
@@ -147,3 +153,11 @@ class Attention(nn.Module, ABC):
         """The score (B, K, 1) of each query (B, K, H) with the vector of its own (B, K, D)."""
         keys = self.project(own)  # (B, K, A)
         return self.score(query.flatten(0, 1)[:, None], keys.flatten(0, 1)[:, None]).view(*query.shape[:2], 1)
+
+
+def for_products(features: Tensor) -> Tensor:
+    """Features in the number format that matrix products run in: bfloat16 under autocast, say."""
+    device = features.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return features.to(torch.get_autocast_dtype(device))
+    return features

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from captioner.models.attention.base import NOT_PREPARED, Attention, Focus
+from captioner.models.attention.base import NOT_PREPARED, Attention, Focus, for_products
 from captioner.models.attention.normalisers import Normaliser
 from captioner.types import Attended, Memory
 
@@ -52,9 +52,10 @@ class MultiHeadAttention(Attention):
     def prepare(self, memory: Memory) -> Memory:
         """See `Attention.prepare`: keys and values of every head."""
         self.require(memory)
-        keys = self._split(self.project(memory.features)).contiguous()  # (B, N, L, A / N)
-        values = self._split(self.value(memory.features)).contiguous()
-        return replace(memory, features=memory.features.to(keys.dtype), keys=keys, values=values)
+        features = for_products(memory.features)
+        keys = self._split(self.project(features)).contiguous()  # (B, N, L, A / N)
+        values = self._split(self.value(features)).contiguous()
+        return replace(memory, features=features, keys=keys, values=values)
 
     def project(self, features: Tensor) -> Tensor:
         """See `Attention.project`: the keys of all heads in a row."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from captioner.models.attention.additive import AdditiveScorer, exponential
 from captioner.models.attention.base import Attention, Focus
 from captioner.models.attention.normalisers import Normaliser
 from captioner.types import Attended, Kind, Memory
 
 
-class AdditiveAttention(Attention):
+class AdditiveAttention(AdditiveScorer):
     """Score v . tanh(W_a a_i + W_h h + b) (Bahdanau et al. 2015, arXiv 1409.0473, appendix A.1.2).
 
     It is f_att of Show, Attend and Tell (arXiv 1502.03044, equation 4).
@@ -32,21 +33,18 @@ class AdditiveAttention(Attention):
         bias: bool = True,
         normaliser: Normaliser | None = None,
     ) -> None:
-        super().__init__(feature_dim, query_dim, normaliser)
-        self.attention_dim = attention_dim
+        super().__init__(feature_dim, query_dim, attention_dim, normaliser)
         self.bias = bias
         self.key = nn.Linear(feature_dim, attention_dim, bias=bias)
         self.query = nn.Linear(query_dim, attention_dim, bias=False)
-        self.energy = nn.Linear(attention_dim, 1, bias=False)
 
     def project(self, features: Tensor) -> Tensor:
-        """See `Attention.project`."""
-        return self.key(features)
+        """See `Attention.project`: the keys as `additive_scores` compares them."""
+        return exponential(self.key(features))
 
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
         """See `Attention.score`."""
-        compared = self.query(query)[:, :, None] + keys[:, None]  # (B, K, L, A)
-        return self.energy(compared.tanh_()).squeeze(-1)  # (B, K, L)
+        return self.score_projected(self.query(query), keys)  # (B, K, L)
 
 
 class DotAttention(Attention):
@@ -100,7 +98,7 @@ class GeneralAttention(Attention):
         return query @ keys.mT  # (B, K, L)
 
 
-class ConcatAttention(Attention):
+class ConcatAttention(AdditiveScorer):
     """Score v . tanh(W_a [h; a_i]) (Luong et al. 2015, arXiv 1508.04025, section 3.1: concat).
 
     As W_a [h; a_i] = W_h h + W_k a_i, it can say what `AdditiveAttention` says without b, and keys are projected once
@@ -120,20 +118,17 @@ class ConcatAttention(Attention):
         attention_dim: int = 512,
         normaliser: Normaliser | None = None,
     ) -> None:
-        super().__init__(feature_dim, query_dim, normaliser)
-        self.attention_dim = attention_dim
+        super().__init__(feature_dim, query_dim, attention_dim, normaliser)
         self.joint = nn.Linear(query_dim + feature_dim, attention_dim, bias=False)
-        self.energy = nn.Linear(attention_dim, 1, bias=False)
 
     def project(self, features: Tensor) -> Tensor:
-        """See `Attention.project`."""
-        return functional.linear(features, self.joint.weight[:, self.query_dim :])
+        """See `Attention.project`: the keys as `additive_scores` compares them."""
+        return exponential(functional.linear(features, self.joint.weight[:, self.query_dim :]))
 
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
         """See `Attention.score`."""
-        query = functional.linear(query, self.joint.weight[:, : self.query_dim])  # (B, K, A)
-        compared = query[:, :, None] + keys[:, None]  # (B, K, L, A)
-        return self.energy(compared.tanh_()).squeeze(-1)  # (B, K, L)
+        projected = functional.linear(query, self.joint.weight[:, : self.query_dim])  # (B, K, A)
+        return self.score_projected(projected, keys)  # (B, K, L)
 
 
 class LocationAttention(Attention):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from captioner.models.attention import Attention
 from captioner.types import Attended, Memory, State, TeacherForced
 
 
@@ -80,7 +81,12 @@ class RecurrentDecoder(Decoder):
     (B, K) rows it advances, at each step, the smallest corner that holds all rows with words left: little more
     than these when the images are sorted by their longest caption and the captions of an image by length,
     longest first, as `data.batches` does; any other order gives the same result.
+
+    Attributes:
+        compiled_advance: `advance`, compiled; see `compile`.
     """
+
+    compiled_advance: Callable[..., tuple[Tensor, Attended, State]] | None = None
 
     @abstractmethod
     def embed(self, tokens: Tensor) -> Tensor:
@@ -107,6 +113,19 @@ class RecurrentDecoder(Decoder):
     def predict(self, readout: Readout) -> Tensor:
         """Logits (..., V) of the next words."""
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile, in place, what runs at every word; for the arguments see `torch.compile`.
+
+        On a GPU that is a whole step of the recurrence, whose many small kernels cost more to launch than to run. On a
+        CPU it is the scores of attention alone: matrix products are the rest, and gain nothing.
+        """
+        if next(self.parameters()).is_cuda:
+            self.compiled_advance = torch.compile(type(self).advance, *args, **kwargs)
+            return
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.compile(*args, **kwargs)
+
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
         """See `Decoder.step`."""
         word = self.embed(tokens)  # (B, K, E)
@@ -114,61 +133,95 @@ class RecurrentDecoder(Decoder):
         return self.predict(Readout(word, hidden, attended.context)), state
 
     def _advance(self, drive: Tensor, state: State, memory: Memory) -> tuple[Tensor, Attended, State]:
-        hidden, attended, after = self.advance(drive, state, memory)
+        advance = self.compiled_advance or type(self).advance
+        hidden, attended, after = advance(self, drive, state, memory)
         return hidden, attended, {**after, "step": state["step"] + 1}
 
     def forward(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
         """See `Decoder.forward`."""
-        num_sequences = lengths.shape[1]
-        num_words = tokens.shape[2] - 1
-        mask = torch.arange(num_words, device=lengths.device) < lengths[..., None]  # (B, K, T)
-        words = self.embed(tokens[..., :-1][mask])  # (N, E)
-        drives = _spread(self.drive(words), mask)  # (B, K, T, G)
-        state = self.init_state(memory, num_sequences)
+        plan = plan_steps(lengths.cpu(), tokens.shape[2] - 1).to(tokens.device)
+        words = self.embed(tokens[..., :-1].flatten()[plan.places])  # (N, E)
+        drives = plan.spread(self.drive(words))
+        state = self.init_state(memory, lengths.shape[1])
         hiddens, looks = [], []
-        for drive, (rows, columns) in zip(drives.unbind(dim=2), _active(lengths.cpu(), num_words), strict=True):
-            state = {name: value[:rows, :columns] for name, value in state.items()}
-            hidden, attended, state = self._advance(drive[:rows, :columns], state, memory.first(rows))
+        for drive, (rows, columns) in zip(drives, plan.corners, strict=True):
+            state = {name: value[:rows, :columns].contiguous() for name, value in state.items()}
+            hidden, attended, state = self._advance(drive, state, memory.first(rows))
             hiddens.append(hidden)
             looks.append(attended)
-        readout = Readout(words, _gather(hiddens, mask), _gather([look.context for look in looks], mask))
+        readout = Readout(words, plan.gather(hiddens), plan.gather([look.context for look in looks]))
         alphas = [look.alpha for look in looks if look.alpha is not None]
         return TeacherForced(
             self.predict(readout),
-            mask,
-            _stack(alphas, mask) if alphas else None,
-            {name: _stack([look.extras[name] for look in looks], mask) for name in looks[0].extras},
+            plan.mask,
+            plan.stack(alphas) if alphas else None,
+            {name: plan.stack([look.extras[name] for look in looks]) for name in looks[0].extras},
             memory.mask,
+            plan.places,
         )
 
 
-def _stack(steps: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """Corners (B' <= B, K' <= K, ...) of T steps as one (B, K, T, ...), 0 where a word is not real."""
-    num_images, num_sequences, _ = mask.shape
-    padded = [
-        functional.pad(step, (0, 0) * (step.dim() - 2) + (0, num_sequences - step.shape[1], 0, num_images - len(step)))
-        for step in steps
-    ]
-    stacked = torch.stack(padded, dim=2)
-    return stacked * mask.view(*mask.shape, *[1] * (stacked.dim() - 3))
+@dataclass(frozen=True)
+class Steps:
+    """Which rows each of T steps advances, and where the N real words are among them.
+
+    Attributes:
+        mask: (B, K, T) bool, True where a word is real.
+        corners: for each step the (rows, columns) of (B, K) that it computes.
+        places: (N,) where the real words lie in (B, K, T) when it is one row.
+        computed: (N,) where they lie among all rows that are computed, one step's after another's.
+    """
+
+    mask: Tensor
+    corners: list[tuple[int, int]]
+    places: Tensor
+    computed: Tensor
+
+    def to(self, device: torch.device) -> Steps:
+        """The same on another device."""
+        mask, places, computed = (
+            tensor.to(device, non_blocking=True) for tensor in (self.mask, self.places, self.computed)
+        )
+        return Steps(mask, self.corners, places, computed)
+
+    def spread(self, values: Tensor) -> list[Tensor]:
+        """Each step's corner (rows, columns, G) of real words' values (N, G); zeros where no word is real."""
+        sizes = [rows * columns for rows, columns in self.corners]
+        computed = values.new_zeros(sum(sizes), values.shape[-1]).index_copy(0, self.computed, values)
+        return [step.unflatten(0, corner) for step, corner in zip(computed.split(sizes), self.corners, strict=True)]
+
+    def gather(self, steps: Sequence[Tensor]) -> Tensor:
+        """The real words' rows (N, ...) of the steps' corners (rows, columns, ...)."""
+        return torch.cat([step.flatten(0, 1) for step in steps]).index_select(0, self.computed)
+
+    def stack(self, steps: Sequence[Tensor]) -> Tensor:
+        """The steps' corners as one (B, K, T, ...), 0 where a word is not real."""
+        rows = self.gather(steps)
+        stacked = rows.new_zeros(self.mask.numel(), *rows.shape[1:]).index_copy(0, self.places, rows)
+        return stacked.unflatten(0, self.mask.shape)
 
 
-def _gather(steps: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """The real words' rows (N, ...) of T steps' corners."""
-    return _stack(steps, mask)[mask]
+def plan_steps(lengths: Tensor, num_words: int) -> Steps:
+    """Plan the steps over captions, in the host's memory, so that no accelerator is waited for.
+
+    Args:
+        lengths: (B, K) of the captions, on the host.
+        num_words: T.
+    """
+    step = torch.arange(num_words)
+    mask = step < lengths[..., None]  # (B, K, T)
+    rows = _last(lengths.amax(dim=1)[:, None] > step)  # (T,) images up to the last with words left
+    columns = _last(lengths.amax(dim=0)[:, None] > step)
+    before = torch.cumsum(rows * columns, dim=0) - rows * columns  # (T,) rows of earlier steps
+    image, sequence, step = mask.nonzero(as_tuple=True)  # (N,) each
+    return Steps(
+        mask,
+        list(zip(rows.tolist(), columns.tolist(), strict=True)),
+        places=(image * lengths.shape[1] + sequence) * num_words + step,
+        computed=before[step] + image * columns[step] + sequence,
+    )
 
 
-def _spread(rows: Tensor, mask: Tensor) -> Tensor:
-    """Rows (N, G) at the places (B, K, T) of real words; zeros elsewhere."""
-    return rows.new_zeros((*mask.shape, rows.shape[-1])).index_put(mask.nonzero(as_tuple=True), rows)
-
-
-def _active(lengths: Tensor, num_words: int) -> list[tuple[int, int]]:
-    """For each step, how many images, and how many sequences of each, still have words."""
-    longest_of_image, longest_of_column = lengths.amax(dim=1), lengths.amax(dim=0)
-    active = []
-    for step in range(num_words):
-        rows = (longest_of_image > step).nonzero()
-        columns = (longest_of_column > step).nonzero()
-        active.append((int(rows[-1]) + 1 if len(rows) else 1, int(columns[-1]) + 1 if len(columns) else 1))
-    return active
+def _last(active: Tensor) -> Tensor:
+    """One more than the last True of each column (N, T), at least 1."""
+    return (active * torch.arange(1, len(active) + 1)[:, None]).amax(dim=0).clamp(min=1)

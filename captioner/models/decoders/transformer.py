@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from captioner.models.attention import Attention, MultiHeadAttention
 from captioner.models.attention.base import NOT_PREPARED
-from captioner.models.decoders.base import Decoder
+from captioner.models.decoders.base import Decoder, plan_steps
 from captioner.types import Attended, Memory, State, TeacherForced
 
 POSITIONS = ("sinusoidal", "learned")
@@ -138,13 +138,15 @@ class TransformerDecoder(Decoder):
         """See `Decoder.forward`."""
         words = tokens[..., :-1]  # (B, K, T)
         number = torch.arange(words.shape[2], device=words.device)
-        mask = number < lengths[..., None]  # (B, K, T)
+        plan = plan_steps(lengths.cpu(), words.shape[2]).to(words.device)
+        mask = plan.mask  # (B, K, T)
         state = self.init_state(memory, words.shape[1])
         hidden, _, attended = self._run(words, number.expand_as(words), state["past"], memory)
         extras = {  # a word that is not real looks nowhere
             name: extra * mask.view(*mask.shape, *[1] * (extra.dim() - 3)) for name, extra in attended.extras.items()
         }
-        return TeacherForced(self.output(hidden[mask]), mask, extras["heads"].mean(dim=-2), extras, memory.mask)
+        logits = self.output(hidden.flatten(0, 2).index_select(0, plan.places))  # (N, V)
+        return TeacherForced(logits, mask, extras["heads"].mean(dim=-2), extras, memory.mask, plan.places)
 
     def _run(self, words: Tensor, numbers: Tensor, past: Tensor, memory: Memory) -> tuple[Tensor, Tensor, Attended]:
         """Read T more words of each sequence.

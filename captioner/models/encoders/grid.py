@@ -1,4 +1,7 @@
-"""A CNN of torchvision or timm as an encoder: its feature maps, cell by cell, are the annotation vectors."""
+"""A CNN of torchvision or timm as an encoder: its feature maps, cell by cell, are the annotation vectors.
+
+Both libraries take seconds to import and most models need one of them at most, so functions import what they use.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,8 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-import timm
 import torch
-import torchvision
-from timm.models import create_feature_extractor as timm_extractor
 from torch import Tensor, fx, nn
-from torchvision.models.feature_extraction import create_feature_extractor as torchvision_extractor
 
 from captioner.models.encoders.base import Encoder
 from captioner.models.encoders.weights import PACKAGED, find_weights, load_by_name_or_order, read_state_dict
@@ -137,16 +136,22 @@ class _Layer(nn.Module):
 
 def _find_network(name: str) -> tuple[str, str]:
     """The library that has a network, and the network's name there."""
-    torchvision_names = torchvision.models.list_models(torchvision.models)
     library, _, short_name = name.rpartition("/")
     if library not in ("", "torchvision", "timm"):
         raise ValueError(f"encoder {name!r}: the library before the slash is torchvision or timm")
-    if library != "timm" and short_name in torchvision_names:
-        return "torchvision", short_name
-    if library != "torchvision" and timm.is_model(short_name):
-        return "timm", short_name
-    names = set() if library == "timm" else set(torchvision_names)
-    names |= set() if library == "torchvision" else set(timm.list_models())
+    names: set[str] = set()
+    if library != "timm":
+        import torchvision
+
+        names |= set(torchvision.models.list_models(torchvision.models))
+        if short_name in names:
+            return "torchvision", short_name
+    if library != "torchvision":
+        import timm
+
+        if timm.is_model(short_name):
+            return "timm", short_name
+        names |= set(timm.list_models())
     near = difflib.get_close_matches(short_name, sorted(names), n=8, cutoff=0.5)
     raise ValueError(
         f"no encoder {name!r} in {library or 'torchvision or timm'}; names alike: {', '.join(near) or 'none'}"
@@ -156,6 +161,8 @@ def _find_network(name: str) -> tuple[str, str]:
 def _build_timm(
     name: str, pretrained: bool, output_stride: int | None
 ) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+    import timm
+
     options: dict[str, Any] = {} if output_stride is None else {"output_stride": output_stride}
     network: Any = _create(
         lambda: timm.create_model(name, pretrained=pretrained, **options), name, pretrained, output_stride
@@ -166,6 +173,8 @@ def _build_timm(
 def _build_torchvision(
     name: str, pretrained: bool, output_stride: int | None
 ) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+    import torchvision
+
     options: dict[str, Any] = {"weights": "DEFAULT" if pretrained else None}
     if output_stride in (8, 16):
         options["replace_stride_with_dilation"] = [False, output_stride == 8, True]
@@ -194,20 +203,24 @@ def _create(create: Callable[[], nn.Module], name: str, pretrained: bool, output
 
 
 def _cut_timm(network: Any, layer: str | None) -> nn.Module:
-    if layer is not None:
-        return _cut_at(network, layer, timm_extractor)
-    network.reset_classifier(0)
-    return _Features(network)
+    if layer is None:
+        network.reset_classifier(0)
+        return _Features(network)
+    from timm.models import create_feature_extractor
+
+    return _cut_at(network, layer, create_feature_extractor)
 
 
 def _cut_torchvision(network: nn.Module, layer: str | None) -> nn.Module:
+    from torchvision.models.feature_extraction import create_feature_extractor
+
     children = dict(network.named_children())
     if layer is None:
         last = [name for name in ("layer4", "features") if name in children]
         if not last:
             raise ValueError(f"name the layer to take the grid from, one of {', '.join(children)} or inside them")
         layer = last[0]
-    return _cut_at(network, layer, torchvision_extractor)
+    return _cut_at(network, layer, create_feature_extractor)
 
 
 def _cut_at(network: nn.Module, layer: str, create_extractor: Callable[..., Any]) -> nn.Module:
@@ -249,18 +262,25 @@ def _try_out(grid_network: nn.Module, name: str, output_stride: int | None) -> i
 def _drop_unused(grid_network: nn.Module, grid: Tensor) -> None:
     """Take away a head's hidden layers and the like: large, and parameters without a gradient are an error in DDP."""
     (network,) = grid_network.children()
-    used = {
-        name
-        for (name, parameter), gradient in zip(
-            network.named_parameters(),
-            torch.autograd.grad(grid.sum(), list(network.parameters()), allow_unused=True),
-            strict=True,
-        )
-        if gradient is not None
-    }
+    leaves = _leaves(grid)
+    used = {name for name, parameter in network.named_parameters() if parameter in leaves}
     for name, child in network.named_children():
         if any(True for _ in child.parameters()) and not any(other.startswith(name + ".") for other in used):
             setattr(network, name, nn.Identity())
+
+
+def _leaves(grid: Tensor) -> set[Tensor]:
+    """The parameters that a tensor was computed from: the leaves of its graph."""
+    leaves, seen, waiting = set(), set(), [grid.grad_fn]
+    while waiting:
+        node: Any = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [following for following, _ in node.next_functions]
+        if node.name() == "torch::autograd::AccumulateGrad":
+            leaves.add(node.variable)
+    return leaves
 
 
 def _check_module(network: nn.Module, name: str, argument: str) -> None:

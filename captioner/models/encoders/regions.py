@@ -1,24 +1,27 @@
-"""Regions as annotation vectors: a detector of torchvision that finds them, or nothing at all for those of a file."""
+"""Regions as annotation vectors: a detector of torchvision that finds them, or nothing at all for those of a file.
+
+Torchvision takes seconds to import, and those of a file do without: functions import what they use of it.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from captioner.models.encoders.base import Encoder
 from captioner.models.encoders.weights import COUNTER, find_weights, read_state_dict
 from captioner.types import Memory
 
-DETECTORS = tuple(
-    name
-    for name in torchvision.models.list_models(torchvision.models.detection)
-    if name.startswith(("fasterrcnn_", "maskrcnn_"))
+DETECTORS = (
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2",
+    "maskrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn_v2",
 )
 """The detectors of torchvision that give a box head's features."""
 
@@ -125,6 +128,8 @@ class RegionEncoder(Encoder):
         """
         if pixels.dtype != torch.uint8:
             raise ValueError(f"pixels are uint8 from 0 to 255, not {pixels.dtype}: normalising is the encoder's work")
+        from torchvision.models.detection.image_list import ImageList
+
         normalised = self._normalised(pixels)
         shapes = [tuple(normalised.shape[2:])] * len(normalised)
         maps = {level: grid.float() for level, grid in self.network.backbone(normalised).items()}
@@ -169,6 +174,8 @@ class RegionEncoder(Encoder):
 
     def _surest(self, boxes: Tensor, scores: Tensor, labels: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """One image's boxes (R, 4) that remain of its proposals, and their scores, surest first."""
+        from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+
         boxes = clip_boxes_to_image(boxes, shape)
         keep = remove_small_boxes(boxes, 1.0)  # a pixel
         boxes, scores, labels = boxes[keep], scores[keep], labels[keep]
@@ -208,6 +215,8 @@ def _build(name: str, weights: str, num_classes: int) -> Any:
     """A detector with its weights; the same modules wherever these come from."""
     if name not in DETECTORS:
         raise ValueError(f"no detector {name!r}; there are {', '.join(DETECTORS)}")
+    import torchvision
+
     file = find_weights(name, weights)
     network: Any = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=num_classes)
     if file is not None:
@@ -223,6 +232,8 @@ def _build(name: str, weights: str, num_classes: int) -> Any:
 
 
 def _download(name: str) -> dict[str, Tensor]:
+    import torchvision
+
     try:
         return torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(check_hash=True, progress=True)
     except Exception as error:  # every way to download has its own kinds

@@ -1,0 +1,122 @@
+"""The fast additive scores against the plain formula, block by block, compiled, and in Triton."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from captioner.models import ShowAttendTell
+from captioner.models.attention import AdditiveAttention, additive
+from captioner.models.attention.additive import additive_scores, exponential
+from captioner.types import Memory
+
+B, K, L, A = 3, 4, 5, 7
+
+
+def inputs(dtype=torch.float64, scale=1.0):
+    generator = torch.Generator().manual_seed(0)
+    query, keys = ((scale * torch.randn(B, n, A, generator=generator, dtype=dtype)).requires_grad_() for n in (K, L))
+    return query, keys, torch.randn(A, generator=generator, dtype=dtype).requires_grad_()
+
+
+def plain(query, keys, energy):
+    return (query[:, :, None] + keys[:, None]).tanh() @ energy
+
+
+def fast(query, keys, energy):
+    return additive_scores(exponential(query), exponential(keys), energy)
+
+
+def with_gradients(scores, tensors):
+    """Scores, and the gradients of some function of them."""
+    found = scores(*tensors)
+    weights = torch.linspace(-1, 2, found.numel(), dtype=found.dtype).view_as(found)
+    return [found, *torch.autograd.grad((found * weights).sum(), tensors)]
+
+
+@pytest.mark.parametrize("block_size", [1, 2 * K * L * A, 2**19])
+def test_scores_and_gradients_are_those_of_the_formula(monkeypatch, block_size):
+    monkeypatch.setattr(additive, "BLOCK_SIZE", block_size)
+    tensors = inputs()
+    torch.testing.assert_close(with_gradients(fast, tensors), with_gradients(plain, tensors), atol=1e-12, rtol=1e-9)
+
+
+def test_single_precision_is_as_exact_as_tanh():
+    tensors = inputs(torch.float32)
+    torch.testing.assert_close(with_gradients(fast, tensors), with_gradients(plain, tensors), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [15.0, 1e4])
+def test_saturated_scores_are_right_and_finite(scale):
+    query, keys, energy = inputs(torch.float32, scale)
+    found = with_gradients(fast, (query.abs().detach().requires_grad_(), keys, energy))
+    assert all(tensor.isfinite().all() for tensor in found)
+    same_side = fast(query.abs(), keys.abs(), energy)
+    torch.testing.assert_close(same_side, plain(query.abs(), keys.abs(), energy), atol=1e-5, rtol=1e-5)
+
+
+def test_the_intermediate_is_not_kept():
+    query, keys, energy = inputs()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()), lambda _: None):
+        fast(query, keys, energy)
+    assert max(kept) < B * K * L * A
+
+
+def test_autocast_compares_in_full_precision():
+    query, keys, energy = (tensor.detach().float() for tensor in inputs())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fast(query, keys, energy)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, fast(query, keys, energy))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs a C++ compiler")
+def test_compiled_scores_are_the_same():
+    torch.manual_seed(0)
+    attention = AdditiveAttention(6, 5, attention_dim=A)
+    memory, query = Memory.from_grid(torch.randn(B, 6, 2, 4)), torch.randn(B, K, 5)
+
+    def look():
+        attended = attention(query, attention.prepare(memory))
+        return [*attended[:2], *torch.autograd.grad(attended.context.square().sum(), list(attention.parameters()))]
+
+    expected = look()
+    attention.compile(dynamic=True)
+    torch.testing.assert_close(look(), expected, atol=1e-5, rtol=1e-5)
+
+
+KERNELS = """
+import torch
+from captioner.models.attention import additive, triton_additive
+torch.manual_seed(0)
+for images, sequences, locations, channels in ((2, 3, 21, 70), (1, 1, 1, 1), (2, 5, 16, 64)):
+    query, keys = torch.rand(images, sequences, channels) * 3, torch.rand(images, locations, channels) * 3
+    energy, grad = torch.randn(channels), torch.randn(images, sequences, locations)
+    found = triton_additive.weighted_sums(query, keys, energy), *triton_additive.slope_sums(query, keys, grad)
+    expected = additive.weighted_sums(query, keys, energy), *additive.slope_sums(query, keys, grad)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton for this system")
+def test_triton_kernels_sum_the_same():
+    """In Triton's interpreter, which needs no GPU; it is chosen when the kernels are imported."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", KERNELS], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_compiled_decoder_is_the_same_decoder():
+    """Whatever is compiled, its parameters keep their names, and copies of it are on their own."""
+    decoder = ShowAttendTell(6, 11, embed_dim=5, hidden_dim=5)
+    names = list(decoder.state_dict())
+    decoder.compile(dynamic=True)
+    assert list(decoder.state_dict()) == names
+    assert decoder.attention.compare is not additive_scores
