@@ -36,7 +36,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from captioner.data.feature_cache import FLOAT16_MAX, differences, identity, locked, progress
-from captioner.data.images import ImageError, open_image
+from captioner.data.images import ImageError
 from captioner.data.transforms import ImageTransform
 from captioner.types import CaptionedImage, Memory
 
@@ -498,10 +498,10 @@ class _Photos(Dataset):
     def __getitem__(self, index: int) -> _Photo | ImageError:
         item = self.items[index]
         try:
-            image = open_image(item.path)
+            photo = self.transform.open(item.path)
         except ImageError as error:
             return error
-        return _Photo(str(item.key), self.transform(image), image.size)
+        return _Photo(str(item.key), self.transform(photo.pixels, photo.box), photo.size)
 
 
 # ------------------------------------------------------------------------------------------ from other files
