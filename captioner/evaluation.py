@@ -40,7 +40,7 @@ def evaluate(
     training_captions: Iterable[str] | None = None,
     search: Search | None = None,
     wording: Wording | None = None,
-    batch_size: int = 16,
+    batch_size: int = 32,
     num_workers: int = 2,
 ) -> Evaluation:
     """Caption every image (or sentence) once, by free-running search, and score the captions.

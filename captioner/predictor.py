@@ -148,10 +148,10 @@ class Caption:
         """Where it looked in the first part of its memory, which for most models is all of it.
 
         Raises:
-            ValueError: the model does not attend.
+            ValueError: the model does not attend, or no maps were asked for.
         """
         if not self.looks:
-            raise ValueError("this model does not attend, so there are no maps of where it looked")
+            raise ValueError("no maps: this model does not attend, or it was told to caption without (maps=False)")
         return self.looks[0]
 
 
@@ -233,8 +233,9 @@ class Captioner:
         images: ImageSource | Iterable[ImageSource],
         search: Search | None = None,
         wording: Wording | None = None,
-        batch_size: int = 16,
+        batch_size: int = 32,
         num_best: int = 1,
+        maps: bool = True,
     ) -> list[Caption]:
         """Caption photos (or, with a model that reads sentences, sentences).
 
@@ -244,6 +245,7 @@ class Captioner:
             wording: what captions must obey; by default 1 to 30 words.
             batch_size: photos that go through the model together.
             num_best: captions wanted per photo; the best comes first, the others in its `others`.
+            maps: whether captions come with their maps, which cost one more pass over each.
 
         Returns:
             A caption per photo, in order.
@@ -255,7 +257,7 @@ class Captioner:
         if isinstance(images, ImageSource):
             images = [images]
         captions = []
-        for _, result in self.stream(images, search, wording, batch_size, num_best):
+        for _, result in self.stream(images, search, wording, batch_size, num_best, maps):
             if isinstance(result, InputError):
                 raise result
             captions.append(result)
@@ -266,8 +268,9 @@ class Captioner:
         images: Iterable[T],
         search: Search | None = None,
         wording: Wording | None = None,
-        batch_size: int = 16,
+        batch_size: int = 32,
         num_best: int = 1,
+        maps: bool = True,
     ) -> Iterator[tuple[T, Caption | InputError]]:
         """Caption any number of photos, one batch in memory at a time; a broken one does not stop the others.
 
@@ -277,6 +280,7 @@ class Captioner:
             wording: what captions must obey.
             batch_size: photos that are in memory at a time, twice over: the next ones are read meanwhile.
             num_best: captions wanted per photo.
+            maps: whether captions come with their maps.
 
         Returns:
             Every image as given, with its caption or the reason why it has none; in order, as they are asked for.
@@ -290,21 +294,24 @@ class Captioner:
         if num_best > search.max_captions:
             raise ValueError(f"num_best={num_best}: {search} gives {search.max_captions} captions at most")
         rules = (wording or Wording()).rules(self.tokenizer)
-        return self._stream(images, search, rules, batch_size, num_best)
+
+        def caption(photos: list[Loaded]) -> list[Caption]:
+            return self._caption_batch(photos, search, rules, num_best, maps)
+
+        return self._stream(images, batch_size, caption)
 
     def _stream(
-        self, images: Iterable[T], search: Search, rules: Rules, batch_size: int, num_best: int
+        self, images: Iterable[T], batch_size: int, caption: Callable[[list[Loaded]], list[Caption]]
     ) -> Iterator[tuple[T, Caption | InputError]]:
         for batch in _prefetch(images, self.read, batch_size):
-            yield from self._results(batch, search, rules, num_best)
+            yield from self._results(batch, caption)
 
     def _results(
-        self, batch: list[tuple[T, Loaded | InputError]], search: Search, rules: Rules, num_best: int
+        self, batch: list[tuple[T, Loaded | InputError]], caption: Callable[[list[Loaded]], list[Caption]]
     ) -> Iterator[tuple[T, Caption | InputError]]:
         """The captions of a batch; what it holds ends with it."""
         good = [photo for _, photo in batch if not isinstance(photo, InputError)]
-        with self.computing():
-            captions = iter(self._caption_batch(good, search, rules, num_best) if good else ())
+        captions = iter(caption(good) if good else ())
         for image, photo in batch:
             yield image, photo if isinstance(photo, InputError) else next(captions)
 
@@ -359,17 +366,21 @@ class Captioner:
             source = source.map(Tensor.pin_memory) if isinstance(source, Memory) else source.pin_memory()
         return self.model.encode(source.to(self.device, non_blocking=True))
 
-    def _caption_batch(self, photos: Sequence[Loaded], search: Search, rules: Rules, num_best: int) -> list[Caption]:
-        decoder = self.model.decoder
-        memory = self._encode(photos)
-        found = search(
-            lambda tokens, state: decoder.step(tokens, state, memory), decoder.init_state(memory, 1), rules, num_best
-        )
-        best = [hypotheses[0] for hypotheses in found]
-        end = self.tokenizer.eos_id
-        output, _ = self._follow(
-            memory, [[*caption.tokens, end] if caption.finished else caption.tokens for caption in best]
-        )
+    def _caption_batch(
+        self, photos: Sequence[Loaded], search: Search, rules: Rules, num_best: int, maps: bool
+    ) -> list[Caption]:
+        decoder, end = self.model.decoder, self.tokenizer.eos_id
+        with self.computing():
+            memory = self._encode(photos)
+            found = search(
+                lambda tokens, state: decoder.step(tokens, state, memory),
+                decoder.init_state(memory, 1),
+                rules,
+                num_best,
+            )
+            best = [hypotheses[0] for hypotheses in found]
+            told = [[*caption.tokens, end] if caption.finished else caption.tokens for caption in best]
+            output = self._follow(memory, told)[0] if maps else None
         captions = []
         for row, (photo, (first, *rest)) in enumerate(zip(photos, found, strict=True)):
             others = tuple(Alternative(self.tokenizer.decode(one.tokens), one.log_prob) for one in rest)
@@ -402,7 +413,7 @@ class Captioner:
         spans: Sequence[tuple[str, slice]],
         log_prob: float,
         memory: Memory,
-        output: TeacherForced,
+        output: TeacherForced | None,
         row: int,
         photo: Loaded,
         others: tuple[Alternative, ...] = (),
@@ -410,7 +421,7 @@ class Captioner:
         """Put the result of one image, a row of a batch, together."""
         words = tuple(word for word, _ in spans)
         looks: list[AttentionMaps] = []
-        if output.alpha is not None:
+        if output is not None and output.alpha is not None:
             maps = AttentionMaps(words, _per_word(output.alpha[row, 0], spans))  # alpha (T, L)
             if "heads" in output.extras:
                 heads = _per_word(output.extras["heads"][row, 0], spans)  # (T, N, L)

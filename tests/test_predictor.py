@@ -105,6 +105,13 @@ def test_maps(model, draw):
     assert maps.grid_box == (0, -20, 80, 60)  # the photo is padded to a square
 
 
+def test_captions_without_maps_are_the_same(model, draw):
+    [with_maps], [without] = model.caption(draw(3)), model.caption(draw(3), maps=False)
+    assert (without.text, without.log_prob, without.looks) == (with_maps.text, with_maps.log_prob, ())
+    with pytest.raises(ValueError, match="maps=False"):
+        _ = without.maps
+
+
 def test_lengths(model, draw):
     photos = [draw(seed) for seed in range(4)]
     assert {len(caption.words) for caption in model.caption(photos, wording=Wording(6, 6))} == {6}

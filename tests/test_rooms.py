@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,15 +26,39 @@ MAY_IMPORT = {
     "data": {"types", "tokenizer"},
     "checkpoint": {"types", "models", "tokenizer", "data"},
     "predictor": EVERYTHING_BELOW | {"checkpoint"},
+    "bulk": {"types", "decoding", "data", "predictor"},
     "evaluation": EVERYTHING_BELOW | {"checkpoint", "predictor"},
     "tasks": EVERYTHING_BELOW | {"checkpoint", "predictor", "evaluation"},
-    "cli": EVERYTHING_BELOW | {"checkpoint", "predictor", "evaluation", "tasks"},
+    "cli": EVERYTHING_BELOW | {"checkpoint", "predictor", "bulk", "evaluation", "tasks"},
     "__init__": {"predictor"},
 }
 FOR_ALL = {"progress", "__init__"}  # the progress bar, and the package's version
 LIGHTNING_ROOMS = ("tasks/", "data/datamodule.py", "data/text_datamodule.py", "cli/train.py")
 LIGHT_AT_THE_TOP = ("__init__.py", "types.py", "progress.py", "cli/")  # `captioner --help` waits for these
-LIGHT_ROOMS = ("metrics/", "data/images.py", "data/readers.py", "data/transforms.py")  # no torch at the top
+LIGHT_ROOMS = (  # no torch at the top
+    "metrics/",
+    "data/images.py",
+    "data/readers.py",
+    "data/transforms.py",
+    "data/shards.py",
+    "data/shard_sets.py",
+)
+CNN_LIBRARIES = {"timm", "torchvision"}  # seconds each; most models need one of them at most
+UNUSED_BY_A_MODEL_OF_REGIONS = {*CNN_LIBRARIES, "sympy", "torch._dynamo", "huggingface_hub", "yaml"}
+UNUSED_BY_CAPTIONING = {
+    "IPython",
+    "jsonargparse",
+    "matplotlib",
+    "pandas",
+    "pycocoevalcap",
+    "pycocotools",
+    "pytorch_lightning",
+    "ray",
+    "rich",
+    "scipy",
+    "skimage",
+    "tensorboard",
+}
 HEAVY = {"torch", "torchvision", "timm", "matplotlib", "pytorch_lightning", "pycocoevalcap", "numpy", "PIL", "rich"}
 
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
@@ -91,6 +117,28 @@ def test_what_help_waits_for_is_light(module):
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith(LIGHT_ROOMS)])
 def test_rooms_without_torch(module):
     assert "torch" not in {name.partition(".")[0] for name in imports(module, top_only=True)}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_libraries_of_cnns_are_imported_where_they_are_used(module):
+    assert not {name.partition(".")[0] for name in imports(module, top_only=True)} & CNN_LIBRARIES
+
+
+def test_captioning_imports_no_more_than_it_needs(tmp_path):
+    """In a new process: a model of regions, which needs no CNN; then the model that ships, which needs timm's."""
+    script = f"""
+import sys
+from captioner.models import PrecomputedRegions, UpDown
+from captioner.predictor import load
+UpDown(PrecomputedRegions(4).feature_dim, 10, embed_dim=8, hidden_dim=8)
+print(sorted(sys.modules.keys() & {UNUSED_BY_A_MODEL_OF_REGIONS | UNUSED_BY_CAPTIONING}))
+model = load(device="cpu")
+from PIL import Image
+assert model.caption(Image.new("RGB", (40, 30)))
+print(sorted(sys.modules.keys() & {UNUSED_BY_CAPTIONING}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["[]", "[]"], done.stderr
 
 
 def test_the_reader_of_imports_sees_them_all(tmp_path, monkeypatch):

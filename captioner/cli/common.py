@@ -33,7 +33,7 @@ def positive(text: str) -> int:
     return number
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, batch_size: int = 16) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, batch_size: int = 32) -> None:
     """The model, and how to run it."""
     parser.add_argument(
         "--model",
