@@ -1,48 +1,75 @@
-"""The peak memory of a training step, each side in a fresh process.
+"""The peak memory of a case, each side in a fresh process.
 
-    python -m benchmarks.memory '{"is_ours": true, "bf16": true, "compiled": true}' cpu full
+    python -m benchmarks.memory decoder_step 0 cpu full 2
 
-prints the peak in bytes, less what was resident before: it counts what a step makes and the features that it is given
-(the textbook's are a row per caption), not the weights, Adam's moments or the libraries.
+prints the name of a case's side, by its number, and its peak in bytes, less what was resident before: what the work
+makes and, of the decoder's training step, the features that it is given (the textbook's are a row per caption).
+Weights, Adam's moments and the libraries are not counted.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from benchmarks.training import Format, OurStep, TextbookStep, per_caption
+from benchmarks.captioning import captioning
+from benchmarks.images import feature_extraction
+from benchmarks.measure import Side
+from benchmarks.training import (
+    DEFAULT,
+    OURS_COMPILED,
+    OURS_EAGER,
+    TUTORIALS,
+    Format,
+    OurStep,
+    TextbookStep,
+    TrainingWork,
+    per_caption,
+)
 from benchmarks.workload import QUICK, Sizes, make_features, training_batches
 
 ROOT = Path(__file__).resolve().parents[1]
+FORMATS = (TUTORIALS, OURS_EAGER, DEFAULT, OURS_COMPILED)  # of the decoder's step; the first three of the live one
+TITLES = {
+    "decoder_step": "decoder training step",
+    "train_step": "training step with a live CNN",
+    "captioning": "captioning",
+    "features": "features",
+}
+NUM_SIDES = {"decoder_step": 4, "train_step": 3, "captioning": 2, "features": 3}
 
 
-def peak_memory(how: Format, device: torch.device, quick: bool, threads: int) -> float:
-    """MB of a step's peak, measured in a process of its own.
+def is_compiled(case: str, number: int) -> bool:
+    """Whether a side is compiled."""
+    return case in ("decoder_step", "train_step") and FORMATS[number].compiled
+
+
+def peak_memory(case: str, number: int, device: torch.device, quick: bool, threads: int) -> tuple[str, float]:
+    """The name of a side, and MB of its peak, measured in a process of its own.
 
     Raises:
         RuntimeError: it failed.
     """
-    arguments = [json.dumps(asdict(how)), str(device), "quick" if quick else "full", str(threads)]
+    arguments = [case, str(number), str(device), "quick" if quick else "full", str(threads)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(f"the process that measures {how.name} failed:\n{done.stderr[-2000:]}")
-    return float(done.stdout.split()[-1]) / 1e6
+        raise RuntimeError(f"the process that measures {case} failed:\n{done.stderr[-2000:]}")
+    name, num_bytes = done.stdout.strip().splitlines()[-1].split("\t")
+    return name, float(num_bytes) / 1e6
 
 
-def measure(how: Format, device: torch.device, sizes: Sizes) -> int:
-    """Bytes of a step's peak. The first step warms up (it compiles, Adam makes its moments); the second counts."""
+def measure_step(how: Format, device: torch.device, sizes: Sizes) -> int:
+    """Bytes of a decoder step's peak: of the second one, as the first compiles, and makes Adam's moments."""
     step = OurStep(sizes, device, how) if how.is_ours else TextbookStep(sizes, device, how)
     batch = next(training_batches(sizes)).to(device)
     for is_last in (False, True):
@@ -56,6 +83,22 @@ def measure(how: Format, device: torch.device, sizes: Sizes) -> int:
             return _peak(device) - before
         del given
     raise AssertionError("unreachable")
+
+
+def measure_side(side: Side, device: torch.device) -> int:
+    """Bytes of the peak of a round's work, after one that warms up."""
+    side.run(0)
+    before = _start(device)
+    side.run(0)
+    return _peak(device) - before
+
+
+def find_side(case: str, number: int, device: torch.device, sizes: Sizes, folder: Path) -> Side:
+    """A case's side by its number."""
+    if case == "train_step":
+        return TrainingWork(sizes, device, num_batches=1, live=True).side(FORMATS[number])
+    sides = captioning(sizes, device, folder) if case == "captioning" else feature_extraction(sizes, device)
+    return sides[number]
 
 
 def _start(device: torch.device) -> int:
@@ -81,10 +124,17 @@ def _status(name: str) -> int:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure one format."""
-    how, device, sizes, threads = arguments
+    """Measure one side."""
+    case, number, name, size, threads = arguments
     torch.set_num_threads(int(threads))
-    print(measure(Format(**json.loads(how)), torch.device(device), QUICK if sizes == "quick" else Sizes()))
+    device, sizes = torch.device(name), QUICK if size == "quick" else Sizes()
+    if case == "decoder_step":
+        how = FORMATS[int(number)]
+        print(how.name, measure_step(how, device, sizes), sep="\t")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        side = find_side(case, int(number), device, sizes, Path(folder))
+        print(side.name, measure_side(side, device), sep="\t")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks import captioning, images, machine, startup
 from benchmarks.measure import Side, interleave
-from benchmarks.memory import peak_memory
+from benchmarks.memory import NUM_SIDES, TITLES, is_compiled, peak_memory
 from benchmarks.table import Row, headline, rows_of, rows_of_samples, table
 from benchmarks.training import (
     DEFAULT,
@@ -127,13 +127,17 @@ def loader(bench: Bench) -> list[Row]:
 
 
 def memory(bench: Bench) -> list[Row]:
-    """The peak memory of the decoder's training step."""
-    title = "Peak memory, decoder training step"
-    samples = {}
-    for how in bench.formats(TUTORIALS, OURS_EAGER, OURS_COMPILED, DEFAULT):
-        samples[how.name] = [peak_memory(how, bench.device, bench.quick, bench.threads)]
-        say(f"  {how.name}: {samples[how.name][0]:,.0f} MB")
-    return rows_of_samples(title, "MB", samples, compared=True)
+    """The peak memory of each case."""
+    rows = []
+    for case, num_sides in NUM_SIDES.items():
+        samples = {}
+        for number in range(num_sides):
+            if bench.compiled or not is_compiled(case, number):
+                name, peak = peak_memory(case, number, bench.device, bench.quick, bench.threads)
+                samples[name] = [peak]
+                say(f"  {case}, {name}: {peak:,.0f} MB")
+        rows += rows_of_samples(f"Peak memory, {TITLES[case]}", "MB", samples, compared=True)
+    return rows
 
 
 def start_up(bench: Bench) -> list[Row]:
@@ -154,29 +158,31 @@ CASES: dict[str, Callable[[Bench], list[Row]]] = {
 }
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure, and give everything as JSON has it."""
+def run(args: argparse.Namespace, output: Path) -> dict[str, Any]:
+    """Measure; the results lie in the file as soon as a case is done, so that a later one can lose nothing."""
     keep_freed_memory()  # as the command does; the textbook has it, too
     torch.set_num_threads(args.threads)
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32 on both sides
     device = torch.device(args.device)
-    about = machine.describe(device, args.threads)
-    rates = machine.attainable(device, args.quick)
-    say(headline(about, rates))
     sizes = QUICK if args.quick else Sizes()
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(sizes, device, args.rounds, args.threads, args.quick, not args.no_compile, rates, Path(folder))
-        for name in args.cases:
-            say(f"{name}:")
-            rows += [row.as_dict() for row in CASES[name](bench)]
-    return {
-        "machine": about,
-        "attainable": rates,
+    results: dict[str, Any] = {
+        "machine": machine.describe(device, args.threads),
+        "attainable": machine.attainable(device, args.quick),
         "sizes": asdict(sizes),
         "rounds": args.rounds,
         "freed_memory_kept": True,
-        "rows": rows,
+        "rows": [],
     }
+    say(headline(results["machine"], results["attainable"]))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        options = (args.rounds, args.threads, args.quick, not args.no_compile, results["attainable"], Path(folder))
+        bench = Bench(sizes, device, *options)
+        for name in args.cases:
+            say(f"{name}:")
+            results["rows"] += [row.as_dict() for row in CASES[name](bench)]
+            output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return results
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -200,11 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = json.loads(args.markdown.read_text(encoding="utf-8"))
         print(headline(results["machine"], results["attainable"]), "", table(results["rows"], markdown=True), sep="\n")
         return 0
-    results = run(args)
     size = "-quick" if args.quick else ""
-    output = args.output or RESULTS / f"{date.today().isoformat()}-{args.device}{size}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    part = "" if args.cases == list(CASES) else "-" + "-".join(args.cases)
+    output = args.output or RESULTS / f"{date.today().isoformat()}-{args.device}{size}{part}.json"
+    results = run(args, output)
     print(headline(results["machine"], results["attainable"]), "", table(results["rows"]), "", output, sep="\n")
     return 0
 

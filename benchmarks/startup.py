@@ -12,7 +12,9 @@ from pathlib import Path
 
 from benchmarks.workload import make_photo
 
-CAPTION = "import sys; from captioner.cli.main import main; main(['caption', {photo!r}, '--device', {device!r}])"
+CAPTION = (
+    "import sys; from captioner.cli.main import main; assert main(['caption', {photo!r}, '--device', {device!r}]) == 0"
+)
 LIST_MODULES = "; import json; print(json.dumps(list(sys.modules)), file=sys.stderr)"
 IMPORT_ALL = """
 import importlib, sys
@@ -54,4 +56,4 @@ def start_up(rounds: int, device: str, folder: Path, say: Callable[[str], None])
 
 def _run(program: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)

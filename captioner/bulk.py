@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import socket
+import time
 import traceback
 import uuid
 from collections import Counter
@@ -43,6 +44,8 @@ PLAN = "_plan.jsonl"
 PLAN_VERSION = 1
 WORKSHOP = ".run"  # holds half-written parts, and the lock of the run that is at work
 ROW_GROUP = 5_000  # rows that are in memory at a time
+NETWORK_TRIES = 3  # of a remote shard that breaks off
+NETWORK_PAUSE = 10.0  # seconds before the next one
 MAX_TRIES = 5  # workers that may die over one part before the run stops
 MAX_TASKS = 10_000  # that Ray is given; with more parts than that, a task is several
 READERS = 16  # threads that look into finished parts
@@ -187,9 +190,17 @@ def find_work(
     Returns:
         work: the parts, in order: photos, tables, shards.
         problems: one for each path that gave nothing.
+
+    Raises:
+        ValueError: a folder of photos and parquet files both; or see `divide_table`.
     """
     patterns = [path for path in paths if is_shard(path)]
     tables = [path for path in paths if path not in patterns and _tables(path)]
+    for path in tables:
+        if os.path.isdir(path) and find_images([path])[0]:
+            raise ValueError(
+                f"{path}: holds photos and parquet files: give {path}/*.parquet, or a pattern of the photos"
+            )
     images, problems = find_images([path for path in paths if path not in patterns and path not in tables])
     work: list[Work] = [*divide_images(images, part_size)]
     for table in dict.fromkeys(table for path in tables for table in _tables(path)):
@@ -289,11 +300,13 @@ class PlannedPart(NamedTuple):
         number: of the part.
         offset: where its line begins in the plan's file.
         size: how many images it is of; 1 for a shard, of which that is not known.
+        again: whether it is captioned although it is done.
     """
 
     number: int
     offset: int
     size: int
+    again: bool = False
 
 
 class PlanError(ValueError):
@@ -301,7 +314,7 @@ class PlanError(ValueError):
 
 
 class Plan:
-    """An output folder's plan. Only where its lines begin is kept in memory: it may name any number of images.
+    """An output folder's plan. Of it only where its lines begin is kept in memory.
 
     Args:
         folder: the output folder.
@@ -337,6 +350,10 @@ class Plan:
         with whole_file(place / PLAN, place / WORKSHOP) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in chain([head], lines))
         return cls(folder)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What workers are sent of it: they are told which parts to do, and there may be millions."""
+        return {**self.__dict__, "parts": []}
 
     def require(self, settings: dict[str, Any]) -> None:
         """Make sure that a run would write the same rows as those before it.
@@ -374,7 +391,7 @@ class Plan:
         return (_sizes(os.getcwd(), work) - _sizes(self.root, self.work())).total()
 
     def sweep(self) -> None:
-        """Remove what killed runs left; only while no other run is at work."""
+        """Remove what this run and killed ones left; only while no other is at work."""
         for left in self.workshop.glob("*-*"):
             left.unlink()
 
@@ -468,6 +485,11 @@ class Done(NamedTuple):
     tries: int = 0
     failure: str = ""
 
+    @property
+    def captions(self) -> int:
+        """How many images have a caption."""
+        return self.images - self.errors
+
 
 def answer(row: Mapping[str, Any]) -> Done:
     """What a worker answered.
@@ -546,11 +568,19 @@ class Worker:
 
     def _caption(self, planned: PlannedPart) -> Done:
         path = self.plan.path(planned.number)
-        if path.exists():  # its worker was lost after it had finished, with what it had to say
+        if path.exists() and not planned.again:  # its worker was lost after it had finished, with what it had to say
             return look_up(path, planned.number)
         tries = self._count_try(path.stem)
         work = self.plan.read(planned.offset)
-        write_part(path, self.plan.workshop, self._rows(work), self.job.num_best)
+        fresh = self.plan.workshop / path.name if planned.again else path
+        for trials_left in reversed(range(NETWORK_TRIES)):
+            try:
+                write_part(fresh, self.plan.workshop, self._rows(work, is_last=not trials_left), self.job.num_best)
+                break
+            except ConnectionError:
+                time.sleep(NETWORK_PAUSE)
+        if planned.again and look_up(fresh, 0).captions >= look_up(path, 0).captions:
+            os.replace(fresh, path)
         return look_up(path, planned.number, tries)
 
     def _count_try(self, name: str) -> int:
@@ -570,13 +600,20 @@ class Worker:
             )
         return len(before) + 1
 
-    def _rows(self, work: Work) -> Iterator[dict[str, Any]]:
+    def _rows(self, work: Work, is_last: bool) -> Iterator[dict[str, Any]]:
+        """The rows of a part.
+
+        Raises:
+            ConnectionError: a remote shard broke off; in the last trial that is a row, as the shard may be at fault.
+        """
         names, images = tee(work.open(self.plan.root))
         job = self.job
         results = self.captioner.stream(
             (image for _, image in images), job.search, job.wording, job.batch_size, job.num_best, maps=False
         )
         for (name, _), (_, result) in zip(names, results, strict=True):
+            if isinstance(work, TarShard) and name == work.shard and is_remote(name) and not is_last:
+                raise ConnectionError(str(result))
             yield record(name, result)
 
 

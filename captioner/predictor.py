@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -303,8 +303,13 @@ class Captioner:
     def _stream(
         self, images: Iterable[T], batch_size: int, caption: Callable[[list[Loaded]], list[Caption]]
     ) -> Iterator[tuple[T, Caption | InputError]]:
-        for batch in _prefetch(images, self.read, batch_size):
+        for batch in _prefetch(images, self.read, batch_size, self._num_readers()):
             yield from self._results(batch, caption)
+
+    def _num_readers(self) -> int:
+        """Threads that read photos: as many as there are cores; on a CPU, as many as the model has been given."""
+        cores = torch.get_num_threads() if self.device.type == "cpu" else os.cpu_count() or 1
+        return min(MAX_THREADS, cores + 1)
 
     def _results(
         self, batch: list[tuple[T, Loaded | InputError]], caption: Callable[[list[Loaded]], list[Caption]]
@@ -338,10 +343,8 @@ class Captioner:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """No gradients, and products in the wished-for number format."""
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"),
-        ):
+        half = torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        with torch.inference_mode(), half:
             yield
 
     def read(self, image: ImageSource) -> Loaded:
@@ -480,7 +483,7 @@ def _of_part(maps: AttentionMaps, part: Part, where: slice, mask: Tensor, row: i
 
 
 def _prefetch(
-    images: Iterable[T], read: Callable[[T], Loaded], batch_size: int
+    images: Iterable[T], read: Callable[[T], Loaded], batch_size: int, threads: int
 ) -> Iterator[list[tuple[T, Loaded | InputError]]]:
     """Read batches of photos in threads, one batch ahead of the model."""
 
@@ -491,7 +494,7 @@ def _prefetch(
             return error
 
     source = iter(images)
-    pool = ThreadPoolExecutor(min(MAX_THREADS, (os.cpu_count() or 1) + 1))  # Pillow decodes beside other threads
+    pool = ThreadPoolExecutor(threads)  # Pillow decodes beside other threads
     reading: deque[tuple[T, Future[Loaded | InputError]]] = deque()
 
     def start(count: int) -> None:

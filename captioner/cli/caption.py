@@ -142,8 +142,12 @@ def _run_bulk(args: argparse.Namespace) -> int:
         raise ValueError("--engine ray needs --output DIR, the folder of the parts")
     if args.text:
         raise ValueError("--text belongs to --engine local")
+    if ":" in args.device:
+        raise ValueError(
+            f"--device {args.device}: with --engine ray each worker has a GPU of its own; give cuda or cpu"
+        )
     if missing := [name for name in ("ray", "pyarrow") if importlib.util.find_spec(name) is None]:
-        raise ValueError(f"--engine ray needs {' and '.join(missing)}: pip install 'captioner[ray]'")
+        raise ValueError(f"--engine ray needs {' and '.join(missing)}: pip install 'ray[data]' pyarrow")
     from captioner.bulk import PLAN, WORKSHOP, Plan, find_work
     from captioner.data.feature_cache import locked
 
@@ -169,6 +173,7 @@ def _run_bulk(args: argparse.Namespace) -> int:
         else:
             plan = Plan.make(output, settings, work)
         num_problems += _caption_missing(args, plan, job)
+        plan.sweep()
     return 1 if num_problems else 0
 
 
@@ -198,11 +203,9 @@ def _caption_missing(args: argparse.Namespace, plan: Plan, job: Job) -> int:
     from captioner.progress import progress_bar
 
     before = done_before(plan)
-    if args.retry_errors:
-        for part in [part for part, counts in before.items() if counts.errors]:
-            plan.path(part).unlink()
-            del before[part]
-    missing = [part for part in plan.parts if part.number not in before]
+    again = {number for number, counts in before.items() if counts.errors} if args.retry_errors else set()
+    before = {number: counts for number, counts in before.items() if number not in again}
+    missing = [part._replace(again=part.number in again) for part in plan.parts if part.number not in before]
     images, errors = 0, sum(counts.errors for counts in before.values())
     begun = said = time.monotonic()
 

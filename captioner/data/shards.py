@@ -17,8 +17,10 @@ import os
 import re
 import tarfile
 import threading
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +31,10 @@ from captioner.types import PackedImage
 
 COPY_SUFFIX = ".captioner-copy"  # no other file is removed from a folder of copies
 SHARD_SUFFIXES = (".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
+ABANDONED = 6 * 3600  # seconds since a copy that is being made has grown
 OPEN_FILES = 16  # of each thread that reads images
-MAX_BYTES = 1 << 30
+READ_AHEAD = 32  # images
+MAX_BYTES = 1 << 28
 """Files in a shard of more bytes are no images, and are not read."""
 
 
@@ -130,13 +134,13 @@ class Shard:
 
             system, path = url_to_fs(self.url)
             return system.cat_file(path, start=offset, end=offset + size)
+        if self.copies is not None:  # not kept open: a copy that is removed would keep its place on the disk
+            with self.copies.open(self) as copy:
+                copy.seek(offset)
+                return copy.read(size)
         file = _open_files.of(self)
         file.seek(offset)
         return file.read(size)
-
-    def open(self) -> BinaryIO:
-        """The file itself, or its copy."""
-        return open(self.url, "rb") if self.copies is None else self.copies.open(self)
 
 
 class _OpenFiles(threading.local):
@@ -152,7 +156,7 @@ class _OpenFiles(threading.local):
         """A shard, opened where it is not."""
         key = (os.getpid(), shard)
         if key not in self.files:
-            self.files[key] = shard.open()
+            self.files[key] = open(shard.url, "rb")  # noqa: SIM115 (closed when others took its place)
             if len(self.files) > OPEN_FILES:
                 self.files.popitem(last=False)[1].close()
         self.files.move_to_end(key)
@@ -194,7 +198,7 @@ class Copies:
 
         with _locked(path.with_name("room.lock")):
             self._make_room(shard.num_bytes)
-        partial = path.with_suffix(".part")
+        partial = path.with_name(f"{path.name}.part")
         try:
             system, remote = url_to_fs(shard.url)
             system.get_file(remote, str(partial))
@@ -208,6 +212,12 @@ class Copies:
 
     def _make_room(self, num_bytes: int) -> None:
         found = []
+        for path in Path(self.folder).glob(
+            f"*{COPY_SUFFIX}.part"
+        ):  # of processes that were killed, unless it is at work
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
         for path in Path(self.folder).glob(f"*{COPY_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):
                 found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
@@ -304,7 +314,9 @@ class Unreadable(PackedImage):
 
 
 def stream_shard(url: str) -> Iterator[PackedImage]:
-    """The images of a tar file from the first to the last, each with its bytes, in one pass that holds one at a time.
+    """The images of a tar file from the first to the last, each with its bytes, in one pass.
+
+    A few come ahead, while those before them are worked on.
 
     All files whose suffix is an image's are taken, whatever their key; hidden ones are not. A shard that cannot be
     opened, is damaged or cut short gives what could be read, and then one last image, called as the shard is, which
@@ -313,6 +325,10 @@ def stream_shard(url: str) -> Iterator[PackedImage]:
     Args:
         url: a path, or a URL that fsspec opens.
     """
+    return _ahead(_stream(url), READ_AHEAD)
+
+
+def _stream(url: str) -> Iterator[PackedImage]:
     shard = Shard(url)
     try:
         with opened(url) as file:
@@ -325,6 +341,18 @@ def stream_shard(url: str) -> Iterator[PackedImage]:
                     yield ShardImage(shard, member.name, member.offset_data, member.size, content.read())
     except Exception as error:  # each kind of storage has errors of its own
         yield Unreadable(url, reason_of(error))
+
+
+def _ahead(images: Iterator[PackedImage], count: int) -> Iterator[PackedImage]:
+    """The same, so many of them ahead of who takes them, read by one thread."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        coming = deque(pool.submit(next, images, None) for _ in range(count))
+        while (image := coming.popleft().result()) is not None:
+            coming.append(pool.submit(next, images, None))
+            yield image
+    finally:  # not waiting for the network, where only the first images were wanted
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def opened(url: str) -> AbstractContextManager[BinaryIO]:

@@ -318,7 +318,7 @@ def test_bulk_without_ray(run, album, tmp_path, monkeypatch):
     status, _, err = run(album, "--engine", "ray", "--output", tmp_path / "out")
     assert (status, err) == (
         2,
-        ["captioner: error: --engine ray needs ray and pyarrow: pip install 'captioner[ray]'"],
+        ["captioner: error: --engine ray needs ray and pyarrow: pip install 'ray[data]' pyarrow"],
     )
 
 

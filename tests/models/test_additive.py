@@ -11,8 +11,10 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from captioner.decoding import BeamSearch, Rules
+from captioner.losses import CaptionLoss
 from captioner.models import ShowAttendTell
-from captioner.models.attention import AdditiveAttention, additive
+from captioner.models.attention import additive
 from captioner.models.attention.additive import additive_scores, exponential
 from captioner.types import Memory
 
@@ -61,6 +63,11 @@ def test_saturated_scores_are_right_and_finite(scale):
     torch.testing.assert_close(same_side, plain(query.abs(), keys.abs(), energy), atol=1e-5, rtol=1e-5)
 
 
+def test_large_queries_and_keys_of_opposite_signs_cancel():
+    query, keys, energy = inputs(torch.float32)
+    torch.testing.assert_close(fast(query + 25, keys - 25, energy), plain(query, keys, energy), atol=1e-3, rtol=1e-3)
+
+
 def test_the_intermediate_is_not_kept():
     query, keys, energy = inputs()
     kept = []
@@ -78,18 +85,31 @@ def test_autocast_compares_in_full_precision():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs a C++ compiler")
-def test_compiled_scores_are_the_same():
+def test_a_compiled_decoder_learns_and_says_the_same():
     torch.manual_seed(0)
-    attention = AdditiveAttention(6, 5, attention_dim=A)
-    memory, query = Memory.from_grid(torch.randn(B, 6, 2, 4)), torch.randn(B, K, 5)
+    decoder = ShowAttendTell(6, 11, embed_dim=8, hidden_dim=8, dropout=0.0)
+    source, tokens = Memory.from_grid(torch.randn(B, 6, 2, 4)), torch.randint(11, (B, K, 6))
+    lengths = torch.tensor([[5, 4, 3, 2]] * B)
 
-    def look():
-        attended = attention(query, attention.prepare(memory))
-        return [*attended[:2], *torch.autograd.grad(attended.context.square().sum(), list(attention.parameters()))]
+    def learn(bf16=False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            sums = CaptionLoss()(decoder(decoder.prepare(source), tokens, lengths), tokens[..., 1:])
+        return [sums.total, *torch.autograd.grad(sums.total, list(decoder.parameters()))]
 
-    expected = look()
-    attention.compile(dynamic=True)
-    torch.testing.assert_close(look(), expected, atol=1e-5, rtol=1e-5)
+    @torch.no_grad()
+    def say():
+        memory = decoder.prepare(source)
+        step = lambda words, state: decoder.step(words, state, memory)  # noqa: E731
+        return [best.tokens for [best] in BeamSearch(3)(step, decoder.init_state(memory, 1), Rules(1, 2, (0, 1)))]
+
+    expected, said = learn(), say()
+    names = list(decoder.state_dict())
+    decoder.compile(dynamic=True)
+    assert list(decoder.state_dict()) == names
+    assert decoder.attention.compare is not additive_scores
+    torch.testing.assert_close(learn(), expected, atol=1e-4, rtol=1e-4)
+    assert say() == said
+    assert learn(bf16=True)[0].item() == pytest.approx(expected[0].item(), rel=0.01)
 
 
 KERNELS = """
@@ -111,12 +131,3 @@ def test_triton_kernels_sum_the_same():
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", KERNELS], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_compiled_decoder_is_the_same_decoder():
-    """Whatever is compiled, its parameters keep their names, and copies of it are on their own."""
-    decoder = ShowAttendTell(6, 11, embed_dim=5, hidden_dim=5)
-    names = list(decoder.state_dict())
-    decoder.compile(dynamic=True)
-    assert list(decoder.state_dict()) == names
-    assert decoder.attention.compare is not additive_scores

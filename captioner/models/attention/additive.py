@@ -10,8 +10,10 @@ one loop that never writes it down; on CUDA the kernels of `triton_additive` do 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,11 +23,12 @@ from torch import Tensor, nn
 from captioner.models.attention.base import Attention
 from captioner.models.attention.normalisers import Normaliser
 
-LARGEST = 20.0
-"""Queries and keys are clamped to this, far beyond where tanh is 1 in float32 (9), so that no product overflows."""
+LARGEST = 30.0
+"""What projected queries and keys are clamped to, so that neither exponential is infinite or 0 in float32. A pair of
+opposite signs beyond it has another sum then; tanh is 1 from 9 on, so no trained network comes near."""
 
 BLOCK_SIZE = 2**19
-"""Numbers of the intermediate that are in memory at a time: what a core's cache holds."""
+"""Numbers of the intermediate that are in memory at a time on a CPU: what a core's cache holds."""
 
 
 class AdditiveScorer(Attention):
@@ -102,11 +105,28 @@ class _AdditiveScores(torch.autograd.Function):
 
 def _kernels(keys: Tensor) -> tuple[Callable[..., Tensor], Callable[..., tuple[Tensor, Tensor, Tensor]]]:
     """`weighted_sums` and `slope_sums`, for the device that the keys are on."""
-    if keys.is_cuda and not torch.compiler.is_compiling() and find_spec("triton") is not None:
+    if keys.is_cuda and not torch.compiler.is_compiling() and _triton_works(keys.device):
         from captioner.models.attention import triton_additive
 
         return triton_additive.weighted_sums, triton_additive.slope_sums
     return weighted_sums, slope_sums
+
+
+@cache
+def _triton_works(device: torch.device) -> bool:
+    """Whether a kernel can be built and run: that takes Triton, a C compiler, and a GPU that is not too old."""
+    if find_spec("triton") is None:
+        return False
+    from captioner.models.attention import triton_additive
+
+    small = torch.ones(2, 16, 64, device=device)
+    try:
+        triton_additive.weighted_sums(small, small, small[0, 0])
+    except Exception as error:  # of Triton's, of the compiler it calls, of the driver
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"additive attention goes without Triton on {device}: {reason}", stacklevel=2)
+        return False
+    return True
 
 
 def weighted_sums(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
@@ -119,8 +139,9 @@ def slope_sums(query: Tensor, keys: Tensor, grad: Tensor) -> tuple[Tensor, Tenso
     of_query, of_keys, of_energy = [], [], keys.new_zeros(keys.shape[-1])
     for q, k, g in _blocks(query, keys, grad):
         r = reciprocals(q, k)
-        of_energy = of_energy + g.flatten() @ r.flatten(0, 2)
-        slopes = r.addcmul_(r, r, value=-1).mul_(g[..., None])
+        weighted = g[..., None] * r
+        of_energy = of_energy + weighted.sum(dim=(0, 1, 2))
+        slopes = weighted.addcmul_(weighted, r, value=-1)
         of_query.append(slopes.sum(dim=2))
         of_keys.append(slopes.sum(dim=1))
     return torch.cat(of_query), torch.cat(of_keys), of_energy
@@ -132,7 +153,8 @@ def reciprocals(query: Tensor, keys: Tensor) -> Tensor:
 
 
 def _blocks(query: Tensor, keys: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """A few images at a time; all at once where the compiler makes one loop of it."""
+    """A few images at a time; all at once where the compiler makes one loop of it, or where there is no such cache."""
     each = query.shape[1] * keys.shape[1] * keys.shape[2]
-    size = len(keys) if torch.compiler.is_compiling() else max(1, BLOCK_SIZE // max(1, each))
+    whole = torch.compiler.is_compiling() or keys.device.type != "cpu"
+    size = len(keys) if whole else max(1, BLOCK_SIZE // max(1, each))
     return zip(*(tensor.split(size) for tensor in (query, keys, *others)), strict=True)

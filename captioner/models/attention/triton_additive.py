@@ -6,6 +6,9 @@ made in one order, so that the same inputs give the same bits.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -19,9 +22,10 @@ def weighted_sums(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
     (images, sequences, channels), locations = query.shape, keys.shape[1]
     sums = torch.empty(images, sequences, locations, dtype=keys.dtype, device=keys.device)
     grid = (triton.cdiv(locations, LOCATIONS), sequences, images)
-    _weighted_sums[grid](
-        query.contiguous(), keys.contiguous(), energy.contiguous(), sums, locations, channels, LOCATIONS, CHANNELS
-    )
+    with _launching_on(keys.device):
+        _weighted_sums[grid](
+            query.contiguous(), keys.contiguous(), energy.contiguous(), sums, locations, channels, LOCATIONS, CHANNELS
+        )
     return sums
 
 
@@ -31,13 +35,19 @@ def slope_sums(query: Tensor, keys: Tensor, grad: Tensor) -> tuple[Tensor, Tenso
     query, keys, grad = query.contiguous(), keys.contiguous(), grad.contiguous()
     of_query, of_energy, of_keys = torch.empty_like(query), torch.empty_like(query), torch.empty_like(keys)
     blocks = triton.cdiv(channels, CHANNELS)
-    _over_locations[(blocks, sequences, images)](
-        query, keys, grad, of_query, of_energy, locations, channels, LOCATIONS, CHANNELS
-    )
-    _over_sequences[(triton.cdiv(locations, LOCATIONS), blocks, images)](
-        query, keys, grad, of_keys, sequences, locations, channels, LOCATIONS, CHANNELS
-    )
+    with _launching_on(keys.device):
+        _over_locations[(blocks, sequences, images)](
+            query, keys, grad, of_query, of_energy, locations, channels, LOCATIONS, CHANNELS
+        )
+        _over_sequences[(triton.cdiv(locations, LOCATIONS), blocks, images)](
+            query, keys, grad, of_keys, sequences, locations, channels, LOCATIONS, CHANNELS
+        )
     return of_query, of_keys, of_energy.sum(dim=(0, 1))
+
+
+def _launching_on(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on the current GPU, which need not be the tensors'; its interpreter takes those of a CPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @triton.jit
