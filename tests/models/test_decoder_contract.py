@@ -316,7 +316,8 @@ def test_mixed_precision_agrees(decoder):
         rough = decoder(prepared, tokens, LENGTHS)
         stepped, _ = decoder.step(tokens[..., 0], decoder.init_state(prepared, 3), prepared)
     torch.testing.assert_close(rough.logits.float(), exact.logits, atol=0.1, rtol=0.05)
-    torch.testing.assert_close(stepped[LENGTHS > 0].float(), spread(rough, rough.logits)[:, :, 0][LENGTHS > 0].float())
+    first = spread(rough, rough.logits)[:, :, 0][LENGTHS > 0]
+    torch.testing.assert_close(stepped[LENGTHS > 0].float(), first.float(), atol=0.02, rtol=0.02)  # an order of adding
     if rough.alpha is not None:
         assert rough.alpha.dtype == torch.float32
         whole = rough.alpha.sum(-1) + rough.extras.get("sentinel", 0)

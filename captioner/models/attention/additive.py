@@ -41,15 +41,16 @@ class AdditiveScorer(Attention):
         normaliser: turns scores into weights; softmax by default.
 
     Attributes:
+        energy: v, which subclasses make.
         compare: what makes the scores, `additive_scores` or that compiled.
     """
 
+    energy: nn.Linear
     compare: Callable[[Tensor, Tensor, Tensor], Tensor]
 
     def __init__(self, feature_dim: int, query_dim: int, attention_dim: int, normaliser: Normaliser | None) -> None:
         super().__init__(feature_dim, query_dim, normaliser)
         self.attention_dim = attention_dim
-        self.energy = nn.Linear(attention_dim, 1, bias=False)
         self.compare = additive_scores
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

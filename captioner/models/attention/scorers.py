@@ -37,6 +37,7 @@ class AdditiveAttention(AdditiveScorer):
         self.bias = bias
         self.key = nn.Linear(feature_dim, attention_dim, bias=bias)
         self.query = nn.Linear(query_dim, attention_dim, bias=False)
+        self.energy = nn.Linear(attention_dim, 1, bias=False)
 
     def project(self, features: Tensor) -> Tensor:
         """See `Attention.project`: the keys as `additive_scores` compares them."""
@@ -120,6 +121,7 @@ class ConcatAttention(AdditiveScorer):
     ) -> None:
         super().__init__(feature_dim, query_dim, attention_dim, normaliser)
         self.joint = nn.Linear(query_dim + feature_dim, attention_dim, bias=False)
+        self.energy = nn.Linear(attention_dim, 1, bias=False)
 
     def project(self, features: Tensor) -> Tensor:
         """See `Attention.project`: the keys as `additive_scores` compares them."""
