@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -247,7 +248,7 @@ def test_a_part_is_whole_or_absent(tmp_path):
 
 
 def test_rows_are_written_in_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr("captioner.bulk.ROW_GROUP", 10)
+    monkeypatch.setattr("captioner.bulk.parts.ROW_GROUP", 10)
     write_part(tmp_path / "p.parquet", tmp_path, (record(str(n), ImageError("x", "y")) for n in range(25)))
     file = pq.ParquetFile(tmp_path / "p.parquet")
     assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [10, 10, 5]
@@ -330,12 +331,14 @@ def test_more_workers_than_there_is_room_for(node):
 # ------------------------------------------------------------------------------------------ with Ray, and killed
 
 
-def wait_for(condition, process) -> None:
+def wait_for(condition, process):
+    """What the condition says when it says something."""
     end = time.monotonic() + 240
-    while not condition():
+    while not (said := condition()):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < end
         time.sleep(0.01)
+    return said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kills processes")
@@ -366,9 +369,15 @@ def test_killed_runs_go_on(album, draw, model_file, tmp_path):
     def parts() -> set[str]:
         return {path.name for path in out.glob("part-*")}
 
+    def at_work() -> int | None:
+        """The process that began the last part, once it has written that down."""
+        with contextlib.suppress(ValueError, IndexError, FileNotFoundError):
+            return int(max(out.glob(".run/*.tries")).read_text().split()[1])
+        return None
+
     process = subprocess.Popen(command, **options)
     wait_for(lambda: len(parts()) >= 2, process)
-    worker = int(max(out.glob(".run/*.tries")).read_text().split()[1])
+    worker = wait_for(at_work, process)
     os.kill(worker, signal.SIGKILL)
     killed_at = len(parts())
     wait_for(lambda: len(parts()) > killed_at + 1, process)

@@ -37,6 +37,7 @@ LIGHTNING_ROOMS = ("tasks/", "data/datamodule.py", "data/text_datamodule.py", "c
 LIGHT_AT_THE_TOP = ("__init__.py", "types.py", "progress.py", "cli/")  # `captioner --help` waits for these
 LIGHT_ROOMS = (  # no torch at the top
     "metrics/",
+    "data/files.py",
     "data/images.py",
     "data/readers.py",
     "data/transforms.py",

@@ -91,18 +91,13 @@ def find_inputs(args: argparse.Namespace) -> tuple[Iterable[str | PackedImage], 
     """
     if args.text:
         return args.paths, 0
-    from captioner.data.images import ImageError, find_images
-    from captioner.data.shards import find_shards, is_shard, stream_shard
+    from captioner.data.images import find_images
+    from captioner.data.shards import find_all, is_shard, stream_shard
 
     patterns = [path for path in args.paths if is_shard(path)]
     photos, problems = find_images([path for path in args.paths if path not in patterns])
-    shards: dict[str, None] = {}
-    for pattern in patterns:
-        try:
-            shards.update(dict.fromkeys(find_shards(pattern)))
-        except FileNotFoundError:
-            problems.append(ImageError(pattern, "no shard matches this pattern"))
-    num_problems = report(problems)
+    shards, no_shards = find_all(patterns)
+    num_problems = report([*problems, *no_shards])
     if not shards:
         return photos, num_problems
     return chain(photos, chain.from_iterable(map(stream_shard, shards))), num_problems

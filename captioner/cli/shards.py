@@ -62,9 +62,9 @@ def _pack(args: argparse.Namespace) -> list[ImageError]:
         items = reader.read(name)
         shards, broken = write_shards(items, args.output, name, args.shard_mb * 1_000_000)
         problems += broken
-        last = f"{len(shards) - 1:06d}"
-        pattern = Path(args.output) / (f"{name}-{{000000..{last}}}.tar" if len(shards) > 1 else f"{name}-000000.tar")
-        print(f"{name}: {len(items) - len(broken):,} images in {len(shards):,} shards: {pattern}")
+        numbers = f"{{000000..{len(shards) - 1:06d}}}" if len(shards) > 1 else "000000"
+        pattern = f": {Path(args.output) / f'{name}-{numbers}.tar'}" if shards else ""
+        print(f"{name}: {len(items) - len(broken):,} images in {len(shards):,} shards{pattern}")
     return problems
 
 

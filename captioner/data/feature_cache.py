@@ -21,10 +21,9 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from captioner.data.batches import stable_seed
+from captioner.data.files import in_threads, whole_file
 from captioner.data.images import ImageError
 from captioner.data.transforms import Augmentation, ImageTransform
 from captioner.progress import progress_bar
@@ -41,8 +41,6 @@ FORMAT = 1
 FLOAT16_MAX = 65504.0
 HASH_THREADS = 8
 LOG_INTERVAL = 30.0  # seconds between two lines of progress where there is no terminal
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 class CacheError(ValueError):
@@ -186,7 +184,7 @@ class FeatureCache:
         """
         paths = [item.path for item in items]
         missing = []
-        for path, digest in zip(paths, _in_threads(_file_digest, paths), strict=True):
+        for path, digest in zip(paths, in_threads(_file_digest, paths, HASH_THREADS), strict=True):
             if isinstance(digest, ImageError):
                 missing.append(digest)
             elif digest not in self.rows or self.rows[digest].views < views:
@@ -354,9 +352,8 @@ def _prepare(
         meta["augmentation"] = _described(augmentation)
     else:
         _check_identity(folder, meta, wanted, _described(augmentation))
-    partial = folder / "cache.json.tmp"
-    partial.write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / "cache.json")
+    with whole_file(folder / "cache.json") as file:
+        file.write(json.dumps(meta, indent=2).encode() + b"\n")
     height, width, size = meta["grid"]
     return height, width, size
 
@@ -398,7 +395,7 @@ def _not_in(
     todo, problems = [], []
     seen = {digest for digest, row in rows.items() if row.views >= views}
     with progress("hashing", len(paths)) as advance:
-        for path, digest in zip(paths, _in_threads(_file_digest, paths), strict=True):
+        for path, digest in zip(paths, in_threads(_file_digest, paths, HASH_THREADS), strict=True):
             if isinstance(digest, ImageError):
                 problems.append(digest)
             elif digest not in seen:
@@ -595,11 +592,6 @@ def _file_digest(path: str | Path | PackedImage) -> str | ImageError:
     except OSError as error:
         return ImageError(str(path), error.strerror or type(error).__name__)
     return digest.hexdigest()
-
-
-def _in_threads(function: Callable[[S], T], values: Sequence[S]) -> Iterator[T]:
-    with ThreadPoolExecutor(HASH_THREADS) as pool:
-        yield from pool.map(function, values)
 
 
 @contextmanager

@@ -18,12 +18,12 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+from captioner.data.files import in_threads, whole_file
 from captioner.data.images import IMAGE_SUFFIXES, ImageError
 from captioner.data.readers import Reader
 from captioner.data.shards import (
@@ -44,8 +44,6 @@ from captioner.types import CaptionedImage
 
 FORMAT = 1  # of an index
 THREADS = 16  # that look at many shards at once
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 class ShardError(ValueError):
@@ -186,18 +184,10 @@ def _texts(url: str, sample: dict[str, _File], problems: list[ImageError]) -> tu
 
 def _write_index(path: Path, index: _Index) -> None:
     """Write an index, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     head = {"format": FORMAT, "num_bytes": index.num_bytes, "num_images": len(index.entries)}
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            for line in (head, *(entry._asdict() for entry in index.entries)):
-                file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        for line in (head, *(entry._asdict() for entry in index.entries)):
+            file.write(json.dumps(line).encode() + b"\n")
 
 
 def _read_index(url: str, folder: str | None) -> _Index:
@@ -214,6 +204,9 @@ def _read_index(url: str, folder: str | None) -> _Index:
         if head["format"] > FORMAT:
             raise ShardError(f"{place}: made by a newer captioner: pip install --upgrade captioner")
         entries = [_Entry(**line) for line in lines]
+        for entry in entries:
+            if not isinstance(entry.image_id, int | str):
+                raise ValueError(f"the image_id {entry.image_id!r} is neither a whole number nor a text")
         if len(entries) != head["num_images"]:
             raise ValueError(f"{len(entries):,} of {head['num_images']:,} lines")
         return _Index(head["num_bytes"], entries)
@@ -270,7 +263,7 @@ class Shards(Reader):
         copies = None if self.copies is None else Copies(self.copies, int(self.copies_gb * 1e9))
         items: dict[int | str, CaptionedImage] = {}
         urls = find_shards(self.shards[split])
-        for url, index in zip(urls, _in_threads(lambda url: _read_index(url, folder), urls), strict=True):
+        for url, index in zip(urls, in_threads(lambda url: _read_index(url, folder), urls, THREADS), strict=True):
             shard = Shard(url, index.num_bytes, copies if is_remote(url) else None)
             for entry in index.entries:
                 image = ShardImage(shard, entry.image, entry.offset, entry.size)
@@ -285,7 +278,8 @@ class Shards(Reader):
         items = super().read(split, require_images)
         if require_images:
             shards = list(dict.fromkeys(item.path.shard for item in items if isinstance(item.path, ShardImage)))
-            for shard, num_bytes in zip(shards, _in_threads(lambda shard: _num_bytes(shard.url), shards), strict=True):
+            lengths = in_threads(lambda shard: _num_bytes(shard.url), shards, THREADS)
+            for shard, num_bytes in zip(shards, lengths, strict=True):
                 if num_bytes is not None and num_bytes != shard.num_bytes:
                     raise ShardError(
                         f"{shard.url}: has {num_bytes:,} bytes, and had {shard.num_bytes:,} when it was indexed: "
@@ -304,11 +298,6 @@ def _num_bytes(url: str) -> int | None:
 
     system, path = url_to_fs(url)
     return system.size(path)
-
-
-def _in_threads(function: Callable[[S], T], values: list[S]) -> Iterator[T]:
-    with ThreadPoolExecutor(THREADS) as pool:
-        yield from pool.map(function, values)
 
 
 # ------------------------------------------------------------------------------------------ writing

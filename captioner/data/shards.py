@@ -19,7 +19,7 @@ import tarfile
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -79,6 +79,22 @@ def find_shards(pattern: str) -> list[str]:
     if not found:
         raise FileNotFoundError(f"{pattern}: no shard matches this pattern")
     return list(dict.fromkeys(found))
+
+
+def find_all(patterns: Iterable[str]) -> tuple[list[str], list[ImageError]]:
+    """The shards that several patterns mean, each once; and an error for each pattern that nothing matches.
+
+    Raises:
+        ValueError: see `find_shards`.
+    """
+    shards: list[str] = []
+    problems = []
+    for pattern in patterns:
+        try:
+            shards += find_shards(pattern)
+        except FileNotFoundError:
+            problems.append(ImageError(pattern, "no shard matches this pattern"))
+    return list(dict.fromkeys(shards)), problems
 
 
 def _choices(pattern: str) -> list[str]:

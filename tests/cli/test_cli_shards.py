@@ -69,6 +69,14 @@ def test_a_data_set_is_packed(run, data, tmp_path):
     assert "train-000000.tar is there already" in err[0]
 
 
+def test_a_data_set_of_broken_images_makes_no_shard(run, tmp_path):
+    (tmp_path / "x.png").mkdir()
+    (tmp_path / "captions.csv").write_text("image,caption\nx.png,a red dog runs")
+    status, out, err = run("shards", "--data", tmp_path, "--split", "train", "--output", tmp_path / "out")
+    assert (status, out) == (1, ["train: 0 images in 0 shards"])
+    assert len(err) == 1
+
+
 def test_shards_of_others_are_indexed(run, shards, tmp_path):
     for path in shards.glob("*.tar"):
         shutil.copy(path, tmp_path)
