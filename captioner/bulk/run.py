@@ -21,20 +21,35 @@ def ray_cluster(address: str | None = None) -> Iterator[None]:
 
     Args:
         address: of the cluster's head, or "auto" on one of its machines; None starts one here.
+
+    Raises:
+        ValueError: no cluster answers there.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault(
+        "RAY_NUM_REDIS_GET_RETRIES", "2"
+    )  # with Ray's 20 a cluster that is gone is waited for minutes
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 would halve the speed of workers on a busy machine
     import ray
     from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    ray.init(
-        address or "local",
-        include_dashboard=None if address else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (RuntimeError, OSError, ValueError) as error:
+        if address is None:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"no Ray cluster answers at --ray-address {address} ({reason}): start one by `ray start --head`, or leave "
+            "it out to use this machine alone"
+        ) from error
     try:
         context = DataContext.get_current()
         context.enable_progress_bars = False

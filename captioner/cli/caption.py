@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     for name in OF_RAY:
         if getattr(args, name):
             raise ValueError(f"--{name.replace('_', '-')} belongs to --engine ray")
+    if tables := [path for path in args.paths if path.lower().endswith(".parquet")]:
+        raise ValueError(f"{tables[0]}: lists of photos in parquet files are read with --engine ray")
     if args.output and Path(args.output).suffix.lower() not in SUFFIXES:
         raise ValueError(f"--output {args.output}: the file's name must end in {' or '.join(SUFFIXES)}")
     from captioner.data.images import InputError
@@ -148,6 +150,11 @@ def _run_bulk(args: argparse.Namespace) -> int:
         )
     if missing := [name for name in ("ray", "pyarrow") if importlib.util.find_spec(name) is None]:
         raise ValueError(f"--engine ray needs {' and '.join(missing)}: pip install 'ray[data]' pyarrow")
+    output = Path(args.output)
+    if output.suffix.lower() in SUFFIXES or output.is_file():
+        raise ValueError(
+            f"--output {output}: with --engine ray it is a folder, of parts (--format jsonl: of JSON lines)"
+        )
     from captioner.bulk import PLAN, WORKSHOP, Plan, find_work
     from captioner.data.feature_cache import locked
 
@@ -157,7 +164,12 @@ def _run_bulk(args: argparse.Namespace) -> int:
     num_problems = report(problems)
     if not work:
         return 1
-    output = Path(args.output)
+    if (
+        output.is_dir()
+        and not (output / PLAN).exists()
+        and any(not file.name.startswith(".") for file in output.iterdir())
+    ):
+        raise ValueError(f"--output {output}: holds other files, and was not begun by a bulk run: give a new folder")
     with locked(output / WORKSHOP):
         if (output / PLAN).exists():
             plan = Plan(output)
@@ -211,9 +223,10 @@ def _caption_missing(args: argparse.Namespace, plan: Plan, job: Job) -> int:
 
     def state() -> str:
         rate = images / (time.monotonic() - begun)
-        return f"captioner: {images:,} photos, {rate:.1f} per second; {errors:,} could not be read"
+        return f"captioner: {images:,} photos, {rate:.1f} per second; {errors:,} could not be read; in {args.output}"
 
     if missing:
+        print(f"captioner: starting Ray for {len(missing):,} parts", file=sys.stderr)
         with ray_cluster(args.ray_address), progress_bar("captioning", sum(part.size for part in missing)) as bar:
             begun = said = time.monotonic()
             for done in run_parts(plan, job, missing, args.workers, keep_freed_memory):

@@ -57,7 +57,8 @@ def _pack(args: argparse.Namespace) -> list[ImageError]:
     if not isinstance(reader, Reader):
         raise ValueError(f"{args.data}: a data set of sentences; shards hold images")
     problems = []
-    for split in args.split or reader.splits:
+    whole = [split for split in reader.splits if split != "all"]  # which holds the others' images once more
+    for split in args.split or whole or reader.splits:
         name = find_split(split, reader.splits, str(reader))
         items = reader.read(name)
         shards, broken = write_shards(items, args.output, name, args.shard_mb * 1_000_000)

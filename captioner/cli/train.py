@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import sys
 import warnings
@@ -93,7 +94,13 @@ class TrainingCLI(LightningCLI):
         return [TQDMProgressBar(BATCHES_BETWEEN_LOOKS)] if wanted else []
 
     def before_fit(self) -> None:
-        """Do not train over an earlier run by mistake."""
+        """Do not train over an earlier run by mistake, nor as many trainings as there should be processes of one."""
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if "TORCHELASTIC_RUN_ID" in os.environ and started != self.trainer.world_size:
+            raise ValueError(
+                f"torchrun started {started} processes, and the trainer is of {self.trainer.world_size}: give "
+                "--trainer.devices (processes of a node) and --trainer.num_nodes as torchrun has them"
+            )
         config = self.config[self.subcommand]
         last = Path(checkpoint_folder(config.run_dir)) / "last.ckpt"
         if last.exists() and config.ckpt_path is None:
