@@ -223,10 +223,10 @@ def _caption_missing(args: argparse.Namespace, plan: Plan, job: Job) -> int:
 
     def state() -> str:
         rate = images / (time.monotonic() - begun)
-        return f"captioner: {images:,} photos, {rate:.1f} per second; {errors:,} could not be read; in {args.output}"
+        return f"captioner: {images:,} photos, {rate:.1f} per second; {errors:,} could not be read"
 
     if missing:
-        print(f"captioner: starting Ray for {len(missing):,} parts", file=sys.stderr)
+        print(f"captioner: starting Ray; parts to do: {len(missing):,}", file=sys.stderr)
         with ray_cluster(args.ray_address), progress_bar("captioning", sum(part.size for part in missing)) as bar:
             begun = said = time.monotonic()
             for done in run_parts(plan, job, missing, args.workers, keep_freed_memory):
@@ -237,7 +237,6 @@ def _caption_missing(args: argparse.Namespace, plan: Plan, job: Job) -> int:
                 if time.monotonic() - said > LOG_INTERVAL:
                     said = time.monotonic()
                     bar.say(state())
-    print(
-        f"{state()}{f' ({len(before)} of {len(plan.parts)} parts were done before)' if before else ''}", file=sys.stderr
-    )
+    earlier = f" ({len(before)} of {len(plan.parts)} parts were done before)" if before else ""
+    print(f"{state()}{earlier}; the parts are in {args.output}", file=sys.stderr)
     return errors

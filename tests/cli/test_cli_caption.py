@@ -250,8 +250,10 @@ def test_bulk_rows_are_those_of_the_plain_command(bulk, run, album, tmp_path, br
     run(album, "--output", tmp_path / "plain.jsonl")
     status, out, err = bulk(album, "--output", tmp_path / "out", "--part-size", 5)
     assert (status, out) == (1, [])
-    assert [line.partition(" photos, ")[0] for line in err] == ["captioner: 16"]
-    assert err[0].endswith("per second; 4 could not be read")
+    starting, last = err
+    assert starting == "captioner: starting Ray; parts to do: 4"
+    assert last.startswith("captioner: 16 photos, ")
+    assert last.endswith("per second; 4 could not be read; the parts are in " + str(tmp_path / "out"))
     found = records_in(tmp_path / "out")
     good = {name: record for name, record in found.items() if record.pop("error") is None}
     for line in (tmp_path / "plain.jsonl").read_text("utf-8").splitlines():
@@ -270,8 +272,8 @@ def test_bulk_goes_on_and_is_done_once(bulk, album, tmp_path, broken_names):
     written = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
     status, _, err = bulk(album, "--output", out)
     assert status == 1
-    assert err[0].startswith("captioner: 5 photos, ")
-    assert err[0].endswith("4 could not be read (3 of 4 parts were done before)")
+    assert err[1].startswith("captioner: 5 photos, ")
+    assert "4 could not be read (3 of 4 parts were done before)" in err[1]
     assert records_in(out).keys() == whole.keys()
     assert {path: path.stat().st_mtime_ns for path in written} == written
     status, _, err = bulk(album, "--output", out)
@@ -310,7 +312,7 @@ def test_bulk_stops_where_a_worker_fails(bulk, album, tmp_path, model_file):
     (tmp_path / "m.safetensors").write_bytes(b"x" * 99)
     status, _, err = bulk(album / "grey.png", "--output", tmp_path / "out", "--model", tmp_path / "m.safetensors")
     assert status == 2
-    assert err[0].startswith(f"captioner: error: part 0: {tmp_path}/m.safetensors: damaged")
+    assert err[-1].startswith(f"captioner: error: part 0: {tmp_path}/m.safetensors: damaged")
 
 
 def test_bulk_without_ray(run, album, tmp_path, monkeypatch):
@@ -328,6 +330,8 @@ def test_bulk_without_ray(run, album, tmp_path, monkeypatch):
         (["--engine", "ray"], "--engine ray needs --output DIR"),
         (["--engine", "ray", "--output", "x", "--text"], "--text belongs to --engine local"),
         (["--workers", "2"], "--workers belongs to --engine ray"),
+        (["--engine", "ray", "--output", "x.jsonl"], "with --engine ray it is a folder"),
+        (["--engine", "ray", "--output", "x", "--device", "cuda:1"], "each worker has a GPU of its own"),
         (["--retry-errors"], "--retry-errors belongs to --engine ray"),
         (["--part-size", "2"], "--part-size belongs to --engine ray"),
     ],
@@ -347,3 +351,19 @@ def test_shards_by_the_plain_command(run, album, tmp_path):
     assert err[0].startswith(f"captioner: {tmp_path}/s.tar/half.png: damaged")
     found = [json.loads(line)["image"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert found == [str(album / "tiny.bmp"), f"{tmp_path}/s.tar/grey.png"]
+
+
+def test_bulk_writes_into_no_folder_of_others(bulk, album, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    status, out, err = bulk(album, "--output", tmp_path)
+    assert (status, out) == (2, [])
+    assert "holds other files" in err[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_lists_of_photos_are_for_the_other_engine(run, tmp_path):
+    status, out, err = run(tmp_path / "list.parquet")
+    assert (status, out) == (2, [])
+    assert err == [
+        f"captioner: error: {tmp_path}/list.parquet: lists of photos in parquet files are read with --engine ray"
+    ]

@@ -151,3 +151,12 @@ def test_lightnings_chatter_is_left_out():
     assert not passes("`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(treespec, TreeSpec)`")
     assert passes("`Trainer.fit` stopped: `max_epochs=2` reached.")
     assert passes("GPU available: True, used: True")
+
+
+def test_processes_of_torchrun_that_the_trainer_does_not_know_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("pytorch_lightning.trainer.Trainer.world_size", 1)
+    assert main(arguments(tmp_path, 1)) == 2
+    assert "torchrun started 2 processes, and the trainer is of 1: give --trainer.devices" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
