@@ -15,7 +15,7 @@ from captioner.checkpoint import Bundle
 from captioner.data import ImageTransform
 from captioner.decoding import BeamSearch
 from captioner.models import CaptionModel, GridEncoder, ShowAttendTell
-from captioner.predictor import Captioner, Wording
+from captioner.predictors import Captioner, Wording
 from captioner.tokenizer import SPECIAL_WORDS, Tokenizer, WordLevel
 from captioner.types import Memory
 

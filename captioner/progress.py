@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+LOG_INTERVAL = 30.0  # seconds between two lines of progress where there is no terminal
 
 
 class Bar(Protocol):
@@ -68,3 +71,20 @@ class _RichBar:
 
     def say(self, line: str) -> None:
         self.progress.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+@contextmanager
+def logged_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a line every half minute in a log; yields a function that counts on."""
+    with progress_bar(label, total) as bar:
+        done, last = 0, time.monotonic()
+
+        def advance(count: int) -> None:
+            nonlocal done, last
+            done += count
+            bar.advance(count)
+            if not sys.stderr.isatty() and time.monotonic() - last > LOG_INTERVAL:
+                last = time.monotonic()
+                bar.say(f"{label}: {done:,} of {total:,}")
+
+        yield advance

@@ -17,10 +17,10 @@ import torch
 
 from captioner.bulk.plan import Job, Plan, PlannedPart
 from captioner.bulk.work import TarShard, Work
-from captioner.data.files import in_threads, whole_file
-from captioner.data.images import InputError
 from captioner.data.shards import is_remote
-from captioner.predictor import Caption, Captioner, load
+from captioner.files import in_threads, whole_file
+from captioner.predictors import Caption, Captioner, load
+from captioner.types import InputError
 
 ROW_GROUP = 5_000  # rows that are in memory at a time
 NETWORK_TRIES = 3  # of a remote shard that breaks off

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captioner.bulk.work import KINDS, ImageList, Work
-from captioner.data.files import whole_file
 from captioner.data.shards import is_remote
 from captioner.decoding import Search
-from captioner.predictor import Precision, Wording
+from captioner.files import whole_file
+from captioner.predictors import Precision, Wording
 
 PLAN = "_plan.jsonl"
 PLAN_VERSION = 1

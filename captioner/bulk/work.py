@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from captioner.data.images import ImageSource, InputError, find_images
-from captioner.data.readers import IMAGE_COLUMNS
+from captioner.data.images import ImageSource, find_images
+from captioner.data.readers.folder import IMAGE_COLUMNS
 from captioner.data.shards import find_all, is_remote, is_shard, stream_shard
+from captioner.types import InputError
 
 
 @dataclass(frozen=True)

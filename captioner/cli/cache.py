@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from captioner.cli.common import add_trust, data_and_encoder, report
+from captioner.cli.arguments.config import data_and_encoder
+from captioner.cli.arguments.photos import add_trust, report
 
 if TYPE_CHECKING:
+    from captioner.data.images import Augmentation, ImageTransform
     from captioner.data.readers import Reader
-    from captioner.data.transforms import Augmentation, ImageTransform
     from captioner.models import Encoder
 
 
@@ -52,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build or extend the cache; 1 if some images could not be read."""
-    from captioner.data.feature_cache import build_cache
-    from captioner.predictor import find_device
+    from captioner.data.features.build_cache import build_cache
+    from captioner.predictors import find_device
 
     if Path(args.data).is_file():
         if args.model is not None:
@@ -95,9 +96,9 @@ def _from_config(path: str) -> Job:
 
 def _from_folder(path: str, model: str | None, trust: list[str]) -> Job:
     """A data set's folder, for the encoder of a model file."""
+    from captioner.data.images import ImageTransform
     from captioner.data.readers import find_reader
-    from captioner.data.transforms import ImageTransform
-    from captioner.predictor import load
+    from captioner.predictors import load
 
     reader = find_reader(path)
     captioner = load(model, "cpu", trust)

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the photos, their captions and their maps."""
     from captioner.data.images import open_image
     from captioner.heatmaps import export
-    from captioner.predictor import load
+    from captioner.predictors import load
 
     folder = Path(args.output)
     paths = write_photos(folder / "photos")

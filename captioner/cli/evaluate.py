@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from captioner.cli.common import add_model_arguments, load_captioner, read_data
-from captioner.cli.searching import add_search_arguments, find_search, find_wording
+from captioner.cli.arguments.photos import add_model_arguments, load_captioner
+from captioner.cli.arguments.search import add_search_arguments, find_search, find_wording
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write `captions.json` (the COCO server's format) and `metrics.json`, and print the scores."""
-    from captioner.data.feature_cache import CachedFeatures, CacheError, FeatureCache
-    from captioner.data.regions import RegionFile
-    from captioner.data.text import TextReader
+    from captioner.data.features.identity import CacheError
+    from captioner.data.readers import TextReader, read_data
+    from captioner.data.sources.cached import CachedFeatures
+    from captioner.data.sources.regions import StoredRegions
     from captioner.evaluation import evaluate
     from captioner.metrics import write_results
     from captioner.types import CaptionedImage
@@ -35,9 +36,11 @@ def run(args: argparse.Namespace) -> int:
     items = reader.read(args.split)
     training = [text for item in reader.items("train") for text in item.captions] if "train" in reader.splits else None
     captioner = load_captioner(args, text=isinstance(reader, TextReader))
-    source = captioner.source.cache if isinstance(captioner.source, CachedFeatures) else captioner.source
     photos = [item for item in items if isinstance(item, CaptionedImage)]
-    missing = source.check(photos) if isinstance(source, FeatureCache | RegionFile) else []
+    if isinstance(captioner.source, CachedFeatures):
+        missing = captioner.source.cache.check(photos)
+    else:
+        missing = captioner.source.file.check(photos) if isinstance(captioner.source, StoredRegions) else []
     if missing:
         raise CacheError(f"{len(missing)} images are not among the features; the first: {missing[0]}")
     folder = Path(args.output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from captioner.cli.common import add_trust
+from captioner.cli.arguments.photos import add_trust
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

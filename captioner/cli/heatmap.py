@@ -7,15 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.cli.common import add_model_arguments, add_paths, find_inputs, load_captioner, report
-from captioner.cli.searching import add_search_arguments, find_search, find_wording
+from captioner.cli.arguments.photos import add_model_arguments, add_paths, find_inputs, load_captioner, report
+from captioner.cli.arguments.search import add_search_arguments, find_search, find_wording
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from captioner.data.images import InputError
-    from captioner.predictor import Caption, Captioner
-    from captioner.types import PackedImage
+    from captioner.predictors import Caption, Captioner
+    from captioner.types import InputError, PackedImage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the photos; 1 if some could not be read."""
-    from captioner.data.images import InputError
     from captioner.heatmaps import output_stems
     from captioner.progress import progress_bar
+    from captioner.types import InputError
 
     search, wording = find_search(args), find_wording(args)
     found, num_problems = find_inputs(args)
@@ -94,7 +93,7 @@ def _looks(
     model: Captioner, paths: list[str | PackedImage], caption: str
 ) -> Iterator[tuple[str | PackedImage, Caption | InputError]]:
     """The maps of one given caption for every photo."""
-    from captioner.data.images import InputError
+    from captioner.types import InputError
 
     for path in paths:
         try:

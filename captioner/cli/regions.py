@@ -7,13 +7,13 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.cli.common import data_and_encoder, positive, report
+from captioner.cli.arguments.config import data_and_encoder
+from captioner.cli.arguments.photos import positive, report
 
 if TYPE_CHECKING:
-    from captioner.data.datamodule import CaptionData
-    from captioner.data.images import ImageError
     from captioner.models.encoders import Encoder, RegionEncoder
-    from captioner.types import CaptionedImage
+    from captioner.tasks.captioning import CaptionData
+    from captioner.types import CaptionedImage, ImageError
 
 DETECTOR = "fasterrcnn_resnet50_fpn_v2"
 SIZE = 640
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if sum(map(bool, (args.paths, args.data, args.from_tsv))) != 1:
         raise ValueError("give photos, --data or --from-tsv, one of the three")
     if args.from_tsv:
-        from captioner.data.regions import convert_tsv
+        from captioner.data.features.tsv import convert_tsv
 
         return 1 if report(convert_tsv(args.from_tsv, _folder(args, None), args.dtype)) else 0
     data, encoder = (None, None)
@@ -87,10 +87,10 @@ def run(args: argparse.Namespace) -> int:
 def _build(
     args: argparse.Namespace, items: list[CaptionedImage], data: CaptionData | None, encoder: Encoder | None
 ) -> list[ImageError]:
-    from captioner.data.feature_cache import identity
-    from captioner.data.regions import build_regions
-    from captioner.data.transforms import ImageTransform
-    from captioner.predictor import find_device
+    from captioner.data.features.find_regions import build_regions
+    from captioner.data.features.identity import identity
+    from captioner.data.images import ImageTransform
+    from captioner.predictors import find_device
 
     folder = _folder(args, data)
     transform = ImageTransform(SIZE) if data is None else data.transform

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.cli.common import positive, read_data, report
+from captioner.cli.arguments.photos import positive, report
 
 if TYPE_CHECKING:
-    from captioner.data.images import ImageError
+    from captioner.types import ImageError
 
 SHARD_MB = 256
 
@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _pack(args: argparse.Namespace) -> list[ImageError]:
     """Write the shards of each split, and say where they are."""
-    from captioner.data.readers import Reader, find_split
-    from captioner.data.shard_sets import write_shards
+    from captioner.data.readers import Reader, find_split, read_data
+    from captioner.data.shards import write_shards
 
     if not args.output:
         raise ValueError("--output DIR is missing: where should the shards lie?")
@@ -71,10 +71,9 @@ def _pack(args: argparse.Namespace) -> list[ImageError]:
 
 def _index(args: argparse.Namespace) -> list[ImageError]:
     """Index shards one by one; one that is damaged does not stop the others."""
-    from captioner.data.images import ImageError
-    from captioner.data.shard_sets import ShardError, index_shard
-    from captioner.data.shards import find_shards
+    from captioner.data.shards import ShardError, find_shards, index_shard
     from captioner.progress import progress_bar
+    from captioner.types import ImageError
 
     if args.split:
         raise ValueError("--split goes with --data")

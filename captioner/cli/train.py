@@ -29,11 +29,14 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from captioner.data.datamodule import CaptionData
-from captioner.data.text_datamodule import TextData  # noqa: F401 (so that a config may name it without its module)
-from captioner.tasks.captioning import CaptioningTask
-from captioner.tasks.resume import AtomicCheckpointIO, ExactResume
-from captioner.tasks.samples import SampleCaptions
+from captioner.configs import present_argument, register_parser_mode
+from captioner.tasks.captioning import (
+    CaptionData,
+    CaptioningTask,
+    SampleCaptions,
+    TextData,  # noqa: F401 (so that a config may name it without its module)
+)
+from captioner.training import AtomicCheckpointIO, ExactResume
 
 BATCHES_BETWEEN_LOOKS = 20  # at the loss, on a GPU
 
@@ -160,18 +163,18 @@ def names_its_data(arguments: Sequence[str]) -> bool:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run LightningCLI; returns the exit status (2 for an error that stopped it)."""
     quieten()
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(map(present_argument, sys.argv[1:] if arguments is None else arguments))
     any_data = names_its_data(arguments)
     try:
         TrainingCLI(
             CaptioningTask,
             LightningDataModule if any_data else CaptionData,
             subclass_mode_data=any_data,
-            args=list(arguments),
+            args=arguments,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"prog": "captioner train"},
+            parser_kwargs={"prog": "captioner train", "parser_mode": register_parser_mode()},
         )
     except (ValueError, OSError, MisconfigurationException) as error:
         print(f"captioner: error: {error}", file=sys.stderr)

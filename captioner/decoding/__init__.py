@@ -10,10 +10,10 @@ Reading order: `search.py` (the searches, as a config names them), `rules.py` (w
 """
 
 from captioner.decoding.beam import beam_search
-from captioner.decoding.constraints import Constraint, ForbiddenWords, NoBadEndings, NoRepeatedNgrams, RequiredWords
+from captioner.decoding.constraints import ForbiddenWords, NoBadEndings, NoRepeatedNgrams, RequiredWords
 from captioner.decoding.greedy import greedy_search
 from captioner.decoding.rollout import roll_out
-from captioner.decoding.rules import Rules
+from captioner.decoding.rules import Constraint, Rules
 from captioner.decoding.sampling import sample
 from captioner.decoding.search import BeamSearch, DiverseBeamSearch, GreedySearch, Sampling, Search
 

@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from captioner.decoding.constraints import Constraint
+
+class Constraint(ABC):
+    """Something that every caption must obey; `Rules` takes any number of them.
+
+    Subclasses say which words may not come next. One that also asks for something to be there has a `goal` and
+    reports `progress` towards it, by which beam search spreads its beams.
+    """
+
+    @abstractmethod
+    def forbidden(self, words: Tensor, vocab_size: int, rules: Rules) -> Tensor:
+        """The words that may not come next.
+
+        Args:
+            words: (B, K, t) the words so far, without the begin word. Those of a sequence that has ended do not matter.
+            vocab_size: V.
+            rules: those that the constraint is part of.
+
+        Returns:
+            (B, K, V) bool; a new tensor.
+        """
+
+    def conflict(self, rules: Rules) -> str | None:
+        """Why no caption can obey both this and the rest of the rules, as far as that can be seen; None if one can."""
+        return None
+
+    @property
+    def goal(self) -> int:
+        """The most that `progress` reports; 0 for a constraint that asks for nothing to be there."""
+        return 0
+
+    def progress(self, words: Tensor, vocab_size: int, rules: Rules) -> Tensor:
+        """How far, from 0 to `goal`, a caption would be after each next word; the end word changes nothing.
+
+        Args:
+            words: (B, K, t) the words so far.
+            vocab_size: V.
+            rules: those that the constraint is part of.
+
+        Returns:
+            (B, K, V) integers.
+        """
+        return words.new_zeros(*words.shape[:2], vocab_size)
 
 
 @dataclass(frozen=True)

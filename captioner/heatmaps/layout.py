@@ -14,7 +14,6 @@ INK = (28, 28, 32)
 FAINT = (134, 136, 144)
 TRACK = (226, 227, 231)
 SENTINEL = (70, 118, 170)  # blue, which no heat has
-
 Align = float
 """Where a smaller piece stands: 0 at the left or top, 0.5 in the middle, 1 at the right or bottom."""
 

@@ -103,7 +103,6 @@ _RESPELLED = str.maketrans(
 )
 
 _BRACKETS = str.maketrans({"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"})
-
 _ABBREVIATIONS = """
     adm|ala|apr|ariz|assn|aug|ave|bldg|blvd|bros|calif|capt|co|col|colo|comdr|conn|
     corp|cpl|dak|dec|dept|dr|drs|esq|est|etc|feb|fla|fri|ft|ga|gen|gov|hon|inc|ind|

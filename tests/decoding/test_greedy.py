@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from captioner.decoding import greedy_search, roll_out
+from captioner.decoding import greedy_search
 
 EOS = 2
 
@@ -23,17 +23,3 @@ def test_every_word_is_the_likeliest_allowed_one(model, make_rules):
         assert found.tokens == expected
         assert found.finished == ends
         assert found.score == found.log_prob
-
-
-def test_sequences_of_one_image_are_followed_side_by_side(model, make_rules):
-    def a_word_each(log_probs):
-        """The first sequence takes the likeliest word, the second the least likely possible one."""
-        likeliest = log_probs[:, :1].argmax(-1)
-        unlikeliest = log_probs[:, 1:].masked_fill(log_probs[:, 1:].isneginf(), 0).argmin(-1)
-        return likeliest.new_tensor([[a, b] for [a], [b] in zip(likeliest, unlikeliest, strict=True)])
-
-    state = {name: tensor.repeat_interleave(2, dim=1) for name, tensor in model.init_state().items()}
-    found = roll_out(model.step, state, make_rules(max_length=6), a_word_each)
-    greedy = greedy_search(model.step, model.init_state(), make_rules(max_length=6))
-    assert [first for first, _ in found] == greedy
-    assert all(second.tokens != first.tokens for first, second in found)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from captioner.data.images import open_image
-from captioner.data.transforms import ImageTransform
+from captioner.data.images import ImageTransform, open_image
 from captioner.heatmaps import project
 
 SHAPES = [(300, 100), (100, 300), (180, 120), (601, 199)]  # upright (width, height)

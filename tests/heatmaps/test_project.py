@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from captioner.heatmaps.project import peak, project, project_regions
+from captioner.heatmaps import project
+from captioner.heatmaps.project import peak, project_regions
 
 SIZES = [(640, 480), (480, 640), (300, 100), (100, 300), (3000, 60), (2, 2), (1, 1), (7, 5)]
 

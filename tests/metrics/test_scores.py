@@ -5,45 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import random
-import stat
-import subprocess
-import sys
 
 import pytest
+from score_cases import HYPOTHESES, REFERENCES
 
-from captioner.metrics import BuiltinTokenizer, quick_score, score
-from captioner.metrics.java import JavaError, find_java
-from captioner.metrics.meteor import meteor
+from captioner.metrics import quick_score, score
+from captioner.metrics.java import find_java
 
 needs_java = pytest.mark.skipif(find_java() is None, reason="needs Java")
-needs_shell = pytest.mark.skipif(sys.platform == "win32", reason="its Java is a shell script")
-
-REFERENCES = {
-    7: ["A man rides a brown horse on the beach.", "A man's horse runs; he doesn't fall.", "Man on horse"],
-    3: ["Two dogs play with a ball.", "Dogs playing (ball) in the U.S."],
-    9: ["A t-shirt hangs on a well-lit wall.", 'A sign that says "stop"', "café at 5:54pm", "..."],
-    5: ["A cat sleeps on the couch."],
-    1: ["Nobody says what is here"],
-}
-HYPOTHESES = {
-    3: "two dogs play ||| in the grass",
-    1: "",
-    9: "a shirt hangs on the wall.",
-    7: "a man rides a horse",
-}
 
 
 @pytest.fixture
 def no_java(monkeypatch):
     monkeypatch.setattr("captioner.metrics.java.shutil.which", lambda command: None)
-
-
-def make_java(monkeypatch, folder, script):
-    """Put a `java` that runs a shell script first in the path."""
-    java = folder / "java"
-    java.write_text("#!/bin/sh\n" + script)
-    java.chmod(java.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
 @needs_java
@@ -80,41 +54,6 @@ def test_without_java(no_java, caplog):
     assert scores.meteor is None
     assert scores.tokenizer.startswith("built-in")
     assert scores.rouge_l > 0 and scores.bleu[0] > 0 and scores.cider > 0
-
-
-@needs_shell
-def test_java_that_does_not_start_is_no_java(monkeypatch, tmp_path):
-    make_java(monkeypatch, tmp_path, "echo Unable to locate a Java Runtime >&2; exit 1\n")
-    assert find_java() is None
-    assert score(REFERENCES, HYPOTHESES).meteor is None
-
-
-@needs_shell
-def test_meteor_is_left_out_when_its_program_fails(monkeypatch, tmp_path, caplog):
-    reason = "Could not reserve enough space for object heap"
-    make_java(monkeypatch, tmp_path, f'[ "$1" = -version ] && exit 0; echo "{reason}" >&2; exit 1\n')
-    scores = score(REFERENCES, HYPOTHESES, tokenizer=BuiltinTokenizer())
-    assert scores.meteor is None and scores.rouge_l > 0
-    (record,) = caplog.records
-    assert reason in record.getMessage()
-
-
-@needs_shell
-def test_meteor_ends_its_program(monkeypatch, tmp_path):
-    """Even one that talks nonsense and would go on for ever."""
-    make_java(monkeypatch, tmp_path, '[ "$1" = -version ] && exit 0; while :; do echo nonsense; done\n')
-    started = []
-
-    class Popen(subprocess.Popen):
-        def __init__(self, *args, **options):
-            super().__init__(*args, **options)
-            started.append(self)
-
-    monkeypatch.setattr("captioner.metrics.meteor.subprocess.Popen", Popen)
-    with pytest.raises(JavaError, match="nonsense"):
-        meteor([["a dog"]], ["a cat"])
-    assert started[-1].returncode is not None
-    assert started[-1].stdin.closed and started[-1].stdout.closed
 
 
 def test_identical_captions():

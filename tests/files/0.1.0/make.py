@@ -29,6 +29,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import yaml
+from captioner.data.feature_cache import build_cache, identity
+from captioner.data.regions import Regions, RegionWriter
+from captioner.data.shard_sets import write_shards
+from captioner.predictor import Captioner, load
+from captioner.tasks.resume import ExactResume
+from captioner.tasks.schedules import Schedule
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -36,16 +42,10 @@ import captioner
 from captioner.checkpoint import Bundle, save_model
 from captioner.cli.train import main as train
 from captioner.data import Augmentation, CaptionFolder, ImageTransform
-from captioner.data.feature_cache import build_cache, identity
-from captioner.data.regions import Regions, RegionWriter
-from captioner.data.shard_sets import write_shards
 from captioner.decoding import Constraint, Search
 from captioner.losses import CaptionLoss
 from captioner.models import AdditiveAttention, Attention, CaptionModel, Decoder, Encoder, GridEncoder, ShowAttendTell
 from captioner.models.attention import Normaliser
-from captioner.predictor import Captioner, load
-from captioner.tasks.resume import ExactResume
-from captioner.tasks.schedules import Schedule
 from captioner.tokenizer import TokenizerBuilder, WordLevel
 
 CAPTIONS = (
@@ -209,12 +209,12 @@ def run(config: dict, weights: dict[str, torch.Tensor]) -> None:
 
 
 def class_paths() -> list[str]:
-    """All paths, of modules and of packages that hand them on, that lead to a part."""
+    """All paths, of modules and of packages that hand them on, that lead to a part that can be built."""
     found = set()
     for module in pkgutil.walk_packages(captioner.__path__, "captioner."):
         for name, value in vars(importlib.import_module(module.name)).items():
             own = inspect.isclass(value) and value.__module__.startswith("captioner.") and not name.startswith("_")
-            if own and issubclass(value, PARTS) and (value.__module__ == module.name or hands_on(module.name, name)):
+            if own and not inspect.isabstract(value) and issubclass(value, PARTS) and (value.__module__ == module.name or hands_on(module.name, name)):
                 found.add(f"{module.name}.{name}")
     return sorted(found)
 

@@ -1,0 +1,13 @@
+"""One safe file per model: weights, vocabulary, preprocessing, architecture and provenance.
+
+The file is `.safetensors`: tensors, and one JSON text that says how to put them together. Loading runs no
+code from it: classes are looked up by name, in this package or in packages that the caller trusts.
+
+Reading order: `bundle.py` (a model as one description), `model_file.py` (the file), `training_run.py` (models that lie
+in the checkpoint of a training).
+"""
+
+from captioner.checkpoint.bundle import Bundle, CheckpointError, describe, rebuild
+from captioner.checkpoint.model_file import load_model, save_model
+
+__all__ = ["Bundle", "CheckpointError", "describe", "load_model", "rebuild", "save_model"]

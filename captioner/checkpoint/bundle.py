@@ -1,0 +1,144 @@
+"""A model with all that is needed to caption, and its description as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from captioner.data import ImageTransform, TextTransform
+from captioner.models import CaptionModel, Decoder, Encoder
+from captioner.specs import build_part, describe_part, name_weights, weightless, weights_digest
+from captioner.tokenizer import Tokenizer
+
+FORMAT = 2  # 1: models of photos alone, whose transform is written without its kind
+KEY = "captioner"  # the one metadata entry; one sorted JSON text, so that one model is always the same bytes
+
+
+class CheckpointError(ValueError):
+    """A file that is not a model of ours, is damaged, or needs what is not at hand."""
+
+
+@dataclass
+class Bundle:
+    """A model with all that is needed to caption.
+
+    Attributes:
+        model: the encoder and the decoder.
+        tokenizer: the decoder's vocabulary.
+        transform: how an image, or a sentence, is made ready for the encoder; of a sentence it holds the vocabulary.
+        provenance: where it comes from, JSON values: config, data, metrics, versions.
+    """
+
+    model: CaptionModel
+    tokenizer: Tokenizer
+    transform: ImageTransform | TextTransform
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def require_known_format(description: Mapping[str, Any]) -> None:
+    """Refuse what a later version has described.
+
+    Raises:
+        CheckpointError: it is of a later format.
+    """
+    if description["format"] > FORMAT:
+        raise CheckpointError(
+            f"made by a newer captioner (format {description['format']}, this one reads {FORMAT}): "
+            "pip install --upgrade captioner"
+        )
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """All of a bundle but the weights, as JSON values."""
+    return {
+        "format": FORMAT,
+        "encoder": describe_part(bundle.model.encoder),
+        "encoder_digest": weights_digest(bundle.model.encoder),
+        "decoder": describe_part(bundle.model.decoder),
+        "tokenizer": bundle.tokenizer.to_json(),
+        "transform": _describe_transform(bundle.transform),
+        "provenance": bundle.provenance,
+        "includes_encoder": True,
+    }
+
+
+def rebuild(description: Mapping[str, Any], tensors: Mapping[str, Tensor], trust: Sequence[str] = ()) -> Bundle:
+    """The inverse of `describe`, with weights put in.
+
+    Args:
+        description: what `describe` gave.
+        tensors: the model's state, in any number format; without the encoder's unless it includes them.
+        trust: see `load_model`.
+
+    Raises:
+        SpecError: a class that may not be built, or cannot be built here.
+        CheckpointError: weights that do not fit, or are not those it was trained with.
+    """
+    encoder_spec = description["encoder"]
+    with _Unfilled():
+        encoder = build_part(
+            weightless(encoder_spec) if description["includes_encoder"] else encoder_spec, Encoder, trust
+        )
+        decoder = build_part(description["decoder"], Decoder, trust)
+    if not description["includes_encoder"] and weights_digest(encoder) != description["encoder_digest"]:
+        raise CheckpointError(
+            f"the encoder's weights found here ({encoder_spec['args']}) are not those that it was trained with; where "
+            "they are, `captioner export --include-encoder` puts them into the file"
+        )
+    model = CaptionModel(encoder, decoder)
+    name_weights(encoder, encoder_spec)
+    _load_weights(model, tensors, description["includes_encoder"])
+    return Bundle(
+        model,
+        Tokenizer.from_json(description["tokenizer"]),
+        _build_transform(description["transform"]),
+        description["provenance"],
+    )
+
+
+class _Unfilled(TorchFunctionMode):
+    """Modules that are built in it draw no random weights: all are overwritten, and to draw them takes longest."""
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Leave a tensor as it is where it was to be filled."""
+        if function in (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_):
+            return (kwargs or {})["tensor"]
+        if function in (Tensor.uniform_, Tensor.normal_):
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+
+def _describe_transform(transform: ImageTransform | TextTransform) -> dict[str, Any]:
+    if isinstance(transform, TextTransform):
+        return {"kind": "text", "tokenizer": transform.tokenizer.to_json()}
+    return {"kind": "image", **dataclasses.asdict(transform)}
+
+
+def _build_transform(description: Mapping[str, Any]) -> ImageTransform | TextTransform:
+    """The transform that `_describe_transform` described, or a file of format 1."""
+    args = dict(description)
+    if args.pop("kind", "image") == "image":
+        return ImageTransform(**args)
+    return TextTransform(Tokenizer.from_json(args["tokenizer"]))
+
+
+def _load_weights(model: CaptionModel, tensors: Mapping[str, Tensor], includes_encoder: bool) -> None:
+    own = model.state_dict()
+    stored_at = {own[name].data_ptr() for name in tensors if name in own}
+    for name, tensor in own.items():
+        if name in tensors:
+            if tensors[name].shape != tensor.shape:
+                raise CheckpointError(f"{name} is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
+        elif tensor.data_ptr() not in stored_at and (includes_encoder or not name.startswith("encoder.")):
+            raise CheckpointError(f"damaged: {name} is missing")
+    unknown = sorted(tensors.keys() - own.keys())
+    if unknown:
+        raise CheckpointError(f"damaged: {unknown[0]} belongs to no part of the model")
+    model.load_state_dict(dict(tensors), strict=False)

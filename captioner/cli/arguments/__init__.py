@@ -1,0 +1,1 @@
+"""What sub-commands share: arguments, and what is made of them."""

@@ -1,0 +1,88 @@
+"""What a reader of images with captions is."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from captioner.types import CaptionedImage
+
+VALIDATION_NAMES = ("dev", "val", "valid", "validation")
+"""What data sets call the split on which one chooses; asking for any of them gets the one that is there."""
+
+
+def find_split(wanted: str, splits: Sequence[str], where: str) -> str:
+    """The name of a split among those that there are; "dev", "val", "valid" and "validation" stand for one another.
+
+    Args:
+        wanted: the split asked for.
+        splits: those that there are.
+        where: the data set, for the error.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    names = (wanted, *VALIDATION_NAMES) if wanted in VALIDATION_NAMES else (wanted,)
+    for name in names:
+        if name in splits:
+            return name
+    raise ValueError(f"{where}: no split {wanted!r}; there are: {', '.join(splits) or 'none'}")
+
+
+class Reader(ABC):
+    """A data set of images with captions.
+
+    Attributes:
+        layouts: what a folder of this data set looks like, a line for each form; empty where none is recognised.
+    """
+
+    layouts: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def find(cls, root: Path) -> Reader | None:
+        """The reader of a folder that has one of `layouts`; None if it has none of them."""
+        return None
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that can be read."""
+
+    @abstractmethod
+    def items(self, split: str) -> list[CaptionedImage]:
+        """The images of one of `splits`, in the data set's order; `read` checks that their files exist."""
+
+    def read(self, split: str, require_images: bool = True) -> list[CaptionedImage]:
+        """Read one split: its images in the data set's order, each once, with all its captions.
+
+        Captions lose their outer white space and empty ones are dropped; else they are as written.
+
+        Args:
+            split: one of `splits`; "dev", "val", "valid" and "validation" stand for one another.
+            require_images: whether the image files must be there; features of them may be all that one has.
+
+        Raises:
+            ValueError: there is no such split, it is empty, or a file is malformed (the error names it).
+            FileNotFoundError: a file or some of the images are missing (their number and the first are
+                named).
+        """
+        name = find_split(split, self.splits, str(self))
+        items = self.items(name)
+        if not items:
+            raise ValueError(f"{self}: split {name!r} holds no images")
+        if require_images:
+            _require_images([item.path for item in items if isinstance(item.path, Path)])
+        return items
+
+
+def _require_images(paths: list[Path]) -> None:
+    """Raise unless all files exist. Each folder is listed once: COCO's 118,000 files need no look at each."""
+    folders = {path.parent for path in paths}
+    listed = {folder: set(os.listdir(folder)) if folder.is_dir() else set() for folder in folders}
+    missing = [path for path in paths if path.name not in listed[path.parent] and not path.is_file()]
+    if missing:
+        count = f"{len(missing):,} of {len(paths):,} images"
+        raise FileNotFoundError(f"{count} are missing, the first: {missing[0]}")

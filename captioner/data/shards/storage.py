@@ -1,0 +1,198 @@
+"""Images read from shards one by one, at random; of remote shards there may be copies on this disk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from captioner.data.shards.names import file_name, is_remote
+from captioner.data.shards.tar import reason_of
+from captioner.types import ImageError, PackedImage
+
+COPY_SUFFIX = ".captioner-copy"  # no other file is removed from a folder of copies
+ABANDONED = 6 * 3600  # seconds since a copy that is being made has grown
+OPEN_FILES = 16  # of each thread that reads images
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar file.
+
+    Attributes:
+        url: its path or URL.
+        num_bytes: its length, as its index has it.
+        copies: where a remote one is copied to before images are read from it; None: each image is a request.
+    """
+
+    url: str
+    num_bytes: int = 0
+    copies: Copies | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes of it; fewer where it ends.
+
+        Raises:
+            OSError: it cannot be read; or whatever else the package raises that reaches it.
+        """
+        if is_remote(self.url) and self.copies is None:
+            from fsspec.core import url_to_fs
+
+            system, path = url_to_fs(self.url)
+            return system.cat_file(path, start=offset, end=offset + size)
+        if self.copies is not None:  # not kept open: a copy that is removed would keep its place on the disk
+            with self.copies.open(self) as copy:
+                copy.seek(offset)
+                return copy.read(size)
+        file = _open_files.of(self)
+        file.seek(offset)
+        return file.read(size)
+
+
+class _OpenFiles(threading.local):
+    """The shards that a thread has open, those that it read last: on a network, to open a file is no small thing.
+
+    A file that a process opened is no use to the processes that it starts: they would move its position.
+    """
+
+    def __init__(self) -> None:
+        self.files: OrderedDict[tuple[int, Shard], BinaryIO] = OrderedDict()
+
+    def of(self, shard: Shard) -> BinaryIO:
+        """A shard, opened where it is not."""
+        key = (os.getpid(), shard)
+        if key not in self.files:
+            self.files[key] = open(shard.url, "rb")  # noqa: SIM115 (closed when others took its place)
+            if len(self.files) > OPEN_FILES:
+                self.files.popitem(last=False)[1].close()
+        self.files.move_to_end(key)
+        return self.files[key]
+
+
+_open_files = _OpenFiles()
+
+
+@dataclass(frozen=True)
+class Copies:
+    """A folder of copies of remote shards, of bounded size; what was used longest ago goes first.
+
+    All processes of a machine may share it. A copy is there whole or not at all, and one that is removed while it is
+    being read is gone from the disk when it has been read. (Not on Windows.)
+
+    Attributes:
+        folder: on a disk of this machine.
+        max_bytes: of all copies, those not counted that are being made by other processes.
+    """
+
+    folder: str
+    max_bytes: int
+
+    def open(self, shard: Shard) -> BinaryIO:
+        """Open a shard's copy, which is made where there is none."""
+        digest = hashlib.sha256(f"{shard.url} {shard.num_bytes}".encode()).hexdigest()[:16]
+        path = Path(self.folder) / f"{digest}{COPY_SUFFIX}"
+        with contextlib.suppress(FileNotFoundError):
+            return _used_now(path)
+        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        with _locked(Path(self.folder) / f"{digest[:2]}.lock"):  # one process copies a shard, and others wait for it
+            with contextlib.suppress(FileNotFoundError):
+                return _used_now(path)
+            return self._copy(shard, path)
+
+    def _copy(self, shard: Shard, path: Path) -> BinaryIO:
+        from fsspec.core import url_to_fs
+
+        with _locked(path.with_name("room.lock")):
+            self._make_room(shard.num_bytes)
+        partial = path.with_name(f"{path.name}.part")
+        try:
+            system, remote = url_to_fs(shard.url)
+            system.get_file(remote, str(partial))
+            if partial.stat().st_size != shard.num_bytes:
+                raise OSError(f"{partial.stat().st_size:,} bytes came, and the index says {shard.num_bytes:,}")
+            file = open(partial, "rb")  # noqa: SIM115 (closed by who asked for it)
+            partial.replace(path)
+            return file
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _make_room(self, num_bytes: int) -> None:
+        found = []
+        for path in Path(self.folder).glob(
+            f"*{COPY_SUFFIX}.part"
+        ):  # of processes that were killed, unless it is at work
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
+        for path in Path(self.folder).glob(f"*{COPY_SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):
+                found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
+        too_many = sum(size for _, size, _ in found) + num_bytes - self.max_bytes
+        for _, size, path in sorted(found):
+            if too_many > 0:
+                path.unlink(missing_ok=True)
+                too_many -= size
+
+
+def _used_now(path: Path) -> BinaryIO:
+    """Open a copy, and note that it is in use."""
+    file = open(path, "rb")  # noqa: SIM115 (closed by who asked for it)
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(path)
+    return file
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for a lock, and hold it; the system lets go of it when the process ends, however it ends."""
+    import fcntl  # not on Windows
+
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class ShardImage(PackedImage):
+    """An image file in a shard.
+
+    Attributes:
+        shard: the shard.
+        member: the file's name in it.
+        offset: where in the shard it begins, in bytes.
+        size: its length in bytes.
+        data: the file itself, where the shard is streamed.
+    """
+
+    shard: Shard
+    member: str
+    offset: int
+    size: int
+    data: bytes | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.shard.url}/{self.member}"
+
+    @property
+    def name(self) -> str:
+        """See `PackedImage.name`."""
+        return file_name(self.member)
+
+    def read_bytes(self) -> bytes:
+        """See `PackedImage.read_bytes`."""
+        if self.data is not None:
+            return self.data
+        try:
+            data = self.shard.read(self.offset, self.size)
+        except Exception as error:  # each kind of storage has errors of its own
+            raise ImageError(str(self), reason_of(error)) from error
+        if len(data) != self.size:
+            raise ImageError(str(self), f"{len(data):,} bytes of {self.size:,}: the shard is not what was indexed")
+        return data

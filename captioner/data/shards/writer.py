@@ -1,0 +1,111 @@
+"""Packing the images of a data set into shards."""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from captioner.data.images import IMAGE_SUFFIXES
+from captioner.data.shards.index import index_shard
+from captioner.data.shards.tar import reason_of
+from captioner.progress import progress_bar
+from captioner.types import CaptionedImage, ImageError
+
+
+def write_shards(
+    items: Iterable[CaptionedImage], folder: str | Path, name: str, max_bytes: int = 256_000_000
+) -> tuple[list[Path], list[ImageError]]:
+    """Pack the images of a data set into shards, with their indices; the same images make the same bytes.
+
+    Args:
+        items: the images; their files are packed as they are.
+        folder: of the shards; made where it is missing.
+        name: of the split: shards are called `NAME-000000.tar` and so on.
+        max_bytes: images of a shard, in bytes; one that is larger has a shard of its own.
+
+    Returns:
+        The shards, and one error for each image that cannot be read; all others are in.
+
+    Raises:
+        ValueError: the folder holds shards of this name.
+        OSError: there is no room, or the folder cannot be written to.
+    """
+    folder = Path(folder)
+    there = sorted(folder.glob(f"{glob.escape(name)}-*.tar"))
+    if there:
+        raise ValueError(f"{there[0]} is there already: choose another folder, or delete the shards of this name")
+    folder.mkdir(parents=True, exist_ok=True)
+    items = list(items)
+    problems: list[ImageError] = []
+    with progress_bar("packing", len(items)) as bar, _Writer(folder, name, max_bytes) as writer:
+        for item in items:
+            try:
+                writer.add(item)
+            except ImageError as error:
+                problems.append(error)
+            bar.advance()
+    return writer.shards, problems
+
+
+class _Writer:
+    """Fills shard after shard; each appears when it is whole."""
+
+    def __init__(self, folder: Path, name: str, max_bytes: int) -> None:
+        self.folder = folder
+        self.name = name
+        self.max_bytes = max_bytes
+        self.num_images = 0
+        self.num_bytes = 0  # in the shard that is open
+        self.shards: list[Path] = []
+        self.partial = folder / f".{name}.tar.part"
+        self.archive: tarfile.TarFile | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        if kind is None:
+            self._finish()
+        elif self.archive is not None:
+            self.archive.close()
+        self.partial.unlink(missing_ok=True)
+
+    def add(self, item: CaptionedImage) -> None:
+        """Add an image with its captions.
+
+        Raises:
+            ImageError: it cannot be read, or its name does not say that it is an image.
+        """
+        suffix = os.path.splitext(item.path.name)[1].lower()
+        if suffix not in IMAGE_SUFFIXES:
+            raise ImageError(str(item.path), f"its name does not end as an image's: {suffix!r}")
+        try:
+            data = item.path.read_bytes()
+        except OSError as error:
+            raise ImageError(str(item.path), reason_of(error)) from error
+        if self.num_bytes + len(data) > self.max_bytes:
+            self._finish()
+        if self.archive is None:
+            self.archive = tarfile.open(self.partial, "w")  # noqa: SIM115 (closed by _finish)
+        notes = {"image_id": item.image_id, "captions": list(item.captions), "file_name": item.path.name}
+        for ending, content in ((suffix, data), (".json", json.dumps(notes).encode())):
+            member = tarfile.TarInfo(f"{self.num_images:09d}{ending}")
+            member.size = len(content)
+            self.archive.addfile(member, io.BytesIO(content))
+        self.num_images += 1
+        self.num_bytes += len(data)
+
+    def _finish(self) -> None:
+        if self.archive is None:
+            return
+        self.archive.close()
+        shard = self.folder / f"{self.name}-{len(self.shards):06d}.tar"
+        self.partial.replace(shard)
+        index_shard(str(shard))
+        self.shards.append(shard)
+        self.archive, self.num_bytes = None, 0

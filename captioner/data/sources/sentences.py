@@ -1,0 +1,85 @@
+"""Sentences as a source of batches, in place of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from captioner.tokenizer import Tokenizer
+from captioner.types import InputError, TextPair
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TextError(InputError):
+    """A sentence that cannot be read."""
+
+
+@dataclass(frozen=True)
+class TextTransform:
+    """Makes a sentence ready for an encoder: its words' ids.
+
+    Attributes:
+        tokenizer: the vocabulary of the source.
+    """
+
+    tokenizer: Tokenizer
+
+    def __call__(self, text: str) -> Tensor:
+        """Read a sentence.
+
+        Args:
+            text: the sentence as written; words that the vocabulary lacks are read as the unknown word.
+
+        Returns:
+            (S,) int64 ids.
+
+        Raises:
+            TextError: the sentence has no words.
+        """
+        import torch
+
+        ids = self.tokenizer.encode(text)
+        if not ids:
+            raise TextError(repr(text), "there are no words to read")
+        return torch.tensor(ids, dtype=torch.int64)
+
+    def words(self, text: str) -> list[str]:
+        """What each of the S ids stands for: a word of the text, unknown ones as spelt there, or a piece of one."""
+        ids = self.tokenizer.encode(text)
+        words: list[str] = []
+        for word, where in self.tokenizer.align(text):
+            pieces = ids[where]
+            words += [word] if len(pieces) == 1 else [self.tokenizer.decode([piece]) for piece in pieces]
+        return words
+
+
+def pad_sentences(sentences: Sequence[Tensor]) -> Tensor:
+    """B sentences (S,) of any lengths as one tensor (B, S), padded behind."""
+    from torch.nn.utils.rnn import pad_sequence
+
+    return pad_sequence(list(sentences), batch_first=True, padding_value=Tokenizer.pad_id)
+
+
+class Sentences:
+    """Sentences as a source of batches, see `batches.Source`.
+
+    Args:
+        transform: makes their ids.
+    """
+
+    def __init__(self, transform: TextTransform) -> None:
+        self.transform = transform
+
+    def load(self, item: TextPair, epoch: int, index: int) -> Tensor:
+        """(S,) int64 ids of a pair's source; an error says which pair's."""
+        try:
+            return self.transform(item.text)
+        except TextError as error:
+            raise TextError(f"{item.key}: {error.name}", error.reason) from error
+
+    def stack(self, loaded: list[Tensor]) -> Tensor:
+        """(B, S) int64 ids."""
+        return pad_sentences(loaded)

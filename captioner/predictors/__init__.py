@@ -1,0 +1,12 @@
+"""Predictors: photos in; captions and where the model looked for every word, out.
+
+Reading order: `captioner.py` (the whole of it), `caption.py` (what comes out), `wording.py` (what it must obey),
+`maps.py` (where the model looked), `reading.py` (photos, ahead of the model), `device.py`.
+"""
+
+from captioner.predictors.caption import Alternative, Caption
+from captioner.predictors.captioner import SHIPPED_MODEL, Captioner, Precision, load
+from captioner.predictors.device import find_device
+from captioner.predictors.wording import Wording
+
+__all__ = ["SHIPPED_MODEL", "Alternative", "Caption", "Captioner", "Precision", "Wording", "find_device", "load"]

@@ -1,0 +1,19 @@
+"""What the training of any model needs of Lightning: bases of tasks and data, exact resume, schedules, averages."""
+
+from captioner.training.averaging import AveragedWeights
+from captioner.training.data import SequenceData
+from captioner.training.resume import AtomicCheckpointIO, ExactResume
+from captioner.training.schedules import Constant, EpochDecay, Schedule, WarmupCosine
+from captioner.training.task import Task
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "AveragedWeights",
+    "Constant",
+    "EpochDecay",
+    "ExactResume",
+    "Schedule",
+    "SequenceData",
+    "Task",
+    "WarmupCosine",
+]

@@ -1,0 +1,36 @@
+"""The contract: what the rooms of this package hand to one another. Read it first.
+
+`memory.py` is what a model looks at, `sequences.py` what moves word by word, `items.py` what comes out of a data set,
+`maps.py` where a model looked.
+
+Names of sizes, here and everywhere: B images, K sequences per image, L locations, D feature size,
+T words, V vocabulary, H hidden size, A attention size. What moves word by word is (B, K, ...), what
+belongs to the image is (B, L, ...), and nothing of the image is ever copied per sequence.
+"""
+
+from captioner.types.items import Batch, CaptionedImage, ImageError, InputError, Item, PackedImage, TextPair
+from captioner.types.maps import AttentionMaps, GridMaps, RegionMaps, WordMaps
+from captioner.types.memory import Kind, Memory, Part
+from captioner.types.sequences import Attended, Hypothesis, State, Step, TeacherForced
+
+__all__ = [
+    "Attended",
+    "AttentionMaps",
+    "Batch",
+    "CaptionedImage",
+    "GridMaps",
+    "Hypothesis",
+    "ImageError",
+    "InputError",
+    "Item",
+    "Kind",
+    "Memory",
+    "PackedImage",
+    "Part",
+    "RegionMaps",
+    "State",
+    "Step",
+    "TeacherForced",
+    "TextPair",
+    "WordMaps",
+]

@@ -1,0 +1,62 @@
+"""Inputs are divided into parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bulk_cases import pq
+
+from captioner.bulk import ImageList, TableRows, TarShard, find_work
+
+pa = pytest.importorskip("pyarrow")
+
+
+def write_table(file: Path, **columns: list) -> str:
+    pq.write_table(pa.table(columns), file, row_group_size=4)
+    return str(file)
+
+
+@pytest.mark.parametrize("part_size", [1, 3, 5, 100])
+def test_every_image_is_in_one_part(album, tmp_path, part_size, make_plan):
+    paths = [f"{number}.jpg" for number in range(11)]
+    table = write_table(tmp_path / "list.parquet", size=list(range(11)), path=paths)
+    shard = str(tmp_path / "a.tar")
+    Path(shard).touch()
+    work, problems = find_work([str(album), table, shard, shard], part_size)
+    assert problems == []
+    plan = make_plan(work)
+    assert list(plan.work()) == work
+    found = [name for part in work if isinstance(part, ImageList | TableRows) for name, _ in part.open("/r")]
+    assert found == [*sorted(str(path) for path in album.rglob("*.*") if path.suffix != ".txt"), *paths]
+    assert work[-1] == TarShard(shard)
+    assert sum(part.size for part in plan.parts) == len(found) + 1
+    assert max(part.size for part in plan.parts) <= part_size
+
+
+def test_folders_and_patterns_of_tables_and_shards(tmp_path):
+    for name in ("b", "a"):
+        write_table(tmp_path / f"{name}.parquet", image=["x.jpg"])
+        (tmp_path / f"{name}.tar").touch()
+    tables = [TableRows(str(tmp_path / f"{name}.parquet"), "image", 0, 1) for name in "ab"]
+    shards = [TarShard(str(tmp_path / f"{name}.tar")) for name in "ab"]
+    assert find_work([str(tmp_path)], 9) == (tables, [])
+    assert find_work([str(tmp_path / "*.parquet"), str(tmp_path / "{a,b}.tar")], 9) == (tables + shards, [])
+    work, problems = find_work([str(tmp_path / "no*.parquet"), str(tmp_path / "no*.tar")], 9)
+    assert work == []
+    assert [problem.reason for problem in problems] == [
+        "no image matches this pattern",
+        "no shard matches this pattern",
+    ]
+
+
+def test_tables_that_do_not_do(tmp_path):
+    table = write_table(tmp_path / "t.parquet", url=["x"], image=[1])
+    with pytest.raises(ValueError, match="the column image holds int64, not paths"):
+        find_work([table], 9)
+    with pytest.raises(ValueError, match="no column name; there are: url, image"):
+        find_work([table], 9, "name")
+    assert find_work([table], 9, "url")[0] == [TableRows(table, "url", 0, 1)]
+    (tmp_path / "t.parquet").write_text("x")
+    with pytest.raises(ValueError, match="not a parquet file"):
+        find_work([table], 9)

@@ -1,0 +1,150 @@
+"""A whole training by the command: a run's folder, going on with it, exporting it, and errors without a traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import yaml
+from run_cases import arguments
+
+import captioner
+from captioner.checkpoint import load_model
+from captioner.cli import train
+from captioner.cli.main import main
+from captioner.cli.train import names_its_data
+
+
+def test_a_runs_folder(root):
+    config = yaml.safe_load((root / "run" / "config.yaml").read_text())
+    assert config["trainer"]["max_epochs"] == 2
+    checkpoints = sorted(path.name for path in (root / "run" / "checkpoints").iterdir())
+    assert len(checkpoints) == 2
+    assert checkpoints[0].startswith("best-0")
+    assert checkpoints[1] == "last.ckpt"
+    assert len(list((root / "run").glob("events.*"))) == 1
+
+
+def test_a_run_is_not_trained_over(root, capsys):
+    before = (root / "run" / "checkpoints" / "last.ckpt").read_bytes()
+    assert main(arguments(root, 1)) == 2
+    assert "holds a run already: go on with it by --ckpt_path last" in capsys.readouterr().err
+    assert (root / "run" / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_going_on(root):
+    assert main([*arguments(root, 3), "--ckpt_path", "last"]) == 0
+    assert load_model(root / "run" / "checkpoints" / "last.ckpt").provenance["step"] == 6
+
+
+def test_errors_are_one_line(tmp_path, capsys):
+    cases = {
+        "--model.encoder.init_args.name=nonet": "no encoder 'nonet'",
+        "--model.init_from=gone.ckpt": "gone.ckpt: no such model file",
+        "--data.vocabulary.init_args.min_count=99": "no word of the captions",
+        "--trainer.max_epochs=-1": "max_epochs",
+        "--save_every_n_steps=0": "every_n_steps must be at least 1",
+    }
+    for change, message in cases.items():
+        assert main([*arguments(tmp_path, 1), change]) == 2, change
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("captioner: error: "), change
+        assert message in line
+
+
+def test_a_failed_download_names_the_other_ways(tmp_path, capsys, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("no network here")
+
+    monkeypatch.setattr("timm.create_model", fail)
+    assert main([*arguments(tmp_path, 1), "--model.encoder.init_args.weights=default"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("captioner: error: ")
+    assert "could not be downloaded" in line
+    assert "weights=" in line
+
+
+def test_lightnings_chatter_is_left_out():
+    def passes(message: str) -> bool:
+        return train._is_no_noise(logging.LogRecord("pytorch_lightning", 20, "", 0, message, None, None))
+
+    assert not passes("`weights_only` was not set, defaulting to `False`.")
+    assert not passes("💡 Tip: For seamless cloud logging and experiment tracking, try installing [litlogger]")
+    assert not passes("`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(treespec, TreeSpec)`")
+    assert passes("`Trainer.fit` stopped: `max_epochs=2` reached.")
+    assert passes("GPU available: True, used: True")
+
+
+def test_processes_of_torchrun_that_the_trainer_does_not_know_of(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("pytorch_lightning.trainer.Trainer.world_size", 1)
+    assert main(arguments(tmp_path, 1)) == 2
+    assert "torchrun started 2 processes, and the trainer is of 1: give --trainer.devices" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+CONFIG = Path(captioner.__file__).parents[1] / "configs" / "dates.yaml"
+
+
+FEW = {"num_train": 40, "num_dev": 4, "num_test": 0}
+
+
+def train_dates(folder: Path, *arguments: str) -> int:
+    few = (f"--data.reader.{name}={value}" for name, value in FEW.items())
+    quiet = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
+    return main(["train", "fit", "-c", str(CONFIG), f"--run_dir={folder}", *few, *quiet, *arguments])
+
+
+def test_the_config_of_dates_trains_goes_on_and_loads(tmp_path, capsys):
+    assert train_dates(tmp_path, "--trainer.max_epochs=1") == 0, capsys.readouterr().err
+    first = load_model(tmp_path / "checkpoints" / "last.ckpt")
+    assert first.transform.tokenizer.unknown_words("March zebra") == ["zebra"]
+    assert first.tokenizer.decode(first.tokenizer.encode("1999-03-03")) == "1999-03-03"
+    assert train_dates(tmp_path, "--trainer.max_epochs=2", "--ckpt_path=last") == 0, capsys.readouterr().err
+    assert load_model(tmp_path / "checkpoints" / "last.ckpt").provenance["epoch"] == 1
+
+
+def test_data_of_one_s_own_class_by_name_and_part_by_part(tmp_path, capsys):
+    """Without a config for the data; `TextData` alone is enough of a name."""
+    (tmp_path / "a.tsv").write_text("ein Hund\ta dog\neine Katze\ta cat\n")
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    del config["data"]
+    (tmp_path / "rest.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    files = {"train": str(tmp_path / "a.tsv"), "dev": str(tmp_path / "a.tsv")}
+    words = {"class_path": "captioner.tokenizer.WordLevel", "init_args": {"min_count": 1}}
+    given = {
+        "--data": "TextData",
+        "--data.reader": json.dumps(
+            {"class_path": "captioner.data.readers.ParallelText", "init_args": {"files": files}}
+        ),
+        "--data.vocabulary": json.dumps(words),
+        "--data.source_vocabulary": json.dumps(words),
+        "--trainer.fast_dev_run": "1",
+        "--run_dir": str(tmp_path),
+    }
+    changes = [f"{name}={value}" for name, value in given.items()]
+    assert main(["train", "fit", "-c", str(tmp_path / "rest.yaml"), *changes]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "typo", ["data.bach_size=3", "data.reader.num_trian=3", "model.encoder.hiden_dim=3", "data.init_args.vocabulry=x"]
+)
+def test_a_typo_is_named(typo, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train_dates(tmp_path, f"--{typo}")
+    assert stop.value.code == 2
+    assert typo.partition("=")[0].rpartition(".")[2] in capsys.readouterr().err
+
+
+def test_which_form_the_data_have(tmp_path):
+    (tmp_path / "plain.yaml").write_text("data: {batch_size: 3}\n")
+    (tmp_path / "class.yaml").write_text("data: {class_path: TextData}\n")
+    (tmp_path / "broken.yaml").write_text("data: [\n")
+    plain, own, broken = (str(tmp_path / f"{name}.yaml") for name in ("plain", "class", "broken"))
+    for given in (["fit", "-c", own], ["fit", f"--config={own}"], ["-c", plain, "-c", own], ["--data=TextData"]):
+        assert names_its_data(given), given
+    for given in ([], ["fit", "-c", plain, "--data.batch_size", "3"], ["-c", broken], ["-c", "gone"], ["-c"]):
+        assert not names_its_data(given), given

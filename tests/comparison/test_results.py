@@ -1,0 +1,59 @@
+"""Trainings and what came of them."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+
+from captioner.cli import compare
+from captioner.cli.main import main
+
+
+def result(seed: int, cider: float, meteor: float | None = 20.0, config: str = "") -> compare.Result:
+    return compare.Result(seed, config, cider / 2, meteor, cider, 4.0, 1_500_000, 2.0, 3.0, 50.0)
+
+
+def test_what_is_done_is_not_done_again(config, tmp_path, monkeypatch, capsys):
+    trained = []
+
+    def train(variant, seed, folder, changes):
+        trained.append((variant.name, seed, *changes))
+        folder.mkdir(parents=True)
+        if variant.name == "tiny/blind" and len(trained) == 3:
+            raise RuntimeError("cut off")
+
+    monkeypatch.setattr(compare, "_train", train)
+    monkeypatch.setattr(compare, "_evaluate", lambda folder, seed, digest, trust: result(seed, 30.0, config=digest))
+    arguments = ["compare", str(config), "--runs", str(tmp_path / "runs"), "--set", "trainer.max_epochs=1"]
+    assert main(arguments) == 2  # cut off at the third
+    done = trained.copy()
+    trained.clear()
+    monkeypatch.setattr(compare, "_train", lambda variant, seed, *rest: trained.append((variant.name, seed)))
+    assert main([*arguments, "--output", str(tmp_path / "out" / "table.md")]) == 0
+    assert done == [(name, 0, "trainer.max_epochs=1") for name in ("tiny/tiny", "tiny/alone", "tiny/blind")]
+    assert trained == [("tiny/blind", 0)]
+    assert capsys.readouterr().out == (tmp_path / "out" / "table.md").read_text("utf-8")
+    assert main([*arguments, "--only", "alone", "blind", "--seeds", "1", "--table-only"]) == 0
+    assert len(trained) == 1
+    assert "first" not in capsys.readouterr().out
+    assert main([*arguments[:-1], "trainer.max_epochs=2"]) == 2  # no row of another budget among the others
+    assert "is of another config, or of another --set" in capsys.readouterr().err
+
+
+def test_it_trains_evaluates_and_draws(config, tmp_path, draw, capsys, monkeypatch):
+    """Whole trainings in processes of their own, as small as they come."""
+    for module in ("java", "scores"):
+        monkeypatch.setattr(f"captioner.metrics.{module}.find_java", lambda: None)
+    draw(0).save(tmp_path / "photo.png")
+    arguments = ["compare", str(config), "--only", "tiny", "blind", "--runs", str(tmp_path / "runs")]
+    figure = ["--figure", str(tmp_path / "f.png"), "--photo", str(tmp_path / "photo.png"), "--caption", "a red circle"]
+    assert main([*arguments, *figure, "--set", "data.captions_per_image=1"]) == 0
+    folder = tmp_path / "runs" / "tiny" / "blind" / "seed0"
+    found = json.loads((folder / "result.json").read_text())
+    assert found["parameters"] > 1000
+    assert 0 < found["cpu_minutes"]
+    assert 0 < found["captions_per_second"]
+    assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["captions_per_image"] == 1
+    assert "| blind | 1 |" in capsys.readouterr().out
+    assert (tmp_path / "f.png").stat().st_size > 1000

@@ -1,0 +1,3 @@
+"""Photos, and shards of them."""
+
+from shard_fixtures import packed, photos, remote  # noqa: F401 (fixtures)

@@ -1,0 +1,130 @@
+"""Filling a folder with what a detector finds, through kills and broken photos."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from region_cases import Eyes
+
+from captioner.data.features import write_regions as writing
+from captioner.data.features.find_regions import build_regions
+
+# MISSING fit
+from captioner.data.features.identity import CacheError, identity
+from captioner.data.features.regions import RegionError, RegionFile
+from captioner.data.features.tsv import convert_tsv
+from captioner.data.features.write_regions import RegionWriter
+from captioner.data.images import ImageTransform
+from captioner.types import CaptionedImage
+
+TRANSFORM = ImageTransform(32)
+
+
+def item(key, path="nowhere/photo.jpg") -> CaptionedImage:
+    return CaptionedImage(key, Path(path))
+
+
+def build(folder, pictures, eyes, transform=TRANSFORM, **options):
+    made_with = identity(eyes, transform)
+    return build_regions(folder, pictures, eyes.detect, transform, made_with, **{"num_workers": 0, **options})
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_the_detector_finds_is_in_pixels_of_the_photo(tmp_path, draw, num_workers):
+    draw(0, 60, 30).save(tmp_path / "wide.png")
+    for fit, expected in (
+        ("squash", [[0, 0, 60, 30], [0, 0, 30, 30]]),
+        ("crop", [[15, 0, 45, 30], [15, 0, 30, 30]]),
+        ("pad", [[0, 0, 60, 30], [0, 0, 30, 30]]),  # without what was padded
+    ):
+        wide = item("wide.png", tmp_path / "wide.png")
+        assert build(tmp_path / fit, [wide], Eyes(), ImageTransform(30, fit), num_workers=num_workers) == []
+        regions = RegionFile(tmp_path / fit).load(wide, 0, 0)
+        assert regions.size == (60, 30)
+        assert regions.boxes.tolist() == expected
+        assert regions.scores.tolist() == pytest.approx([0.9, 0.8])
+
+
+def test_what_is_there_is_not_looked_at_again(tmp_path, pictures):
+    eyes = Eyes()
+    build(tmp_path / "r", pictures[:4], eyes, batch_size=3)
+    first = {path: path.read_bytes() for path in (tmp_path / "r").iterdir()}
+    assert eyes.num_seen == 4
+    build(tmp_path / "r", pictures, eyes)
+    assert eyes.num_seen == 10
+    assert all(path.read_bytes() == data for path, data in first.items())
+    assert RegionFile(tmp_path / "r").check(pictures) == []
+
+
+def test_another_detector_needs_another_folder(tmp_path, pictures):
+    build(tmp_path / "r", pictures[:2], Eyes())
+    with pytest.raises(RegionError, match=r"holds other features .*the encoder's weights: "):
+        build(tmp_path / "r", pictures, Eyes(2.0))
+    with pytest.raises(RegionError, match="the transform's size: 32 there, 48 here"):
+        build(tmp_path / "r", pictures, Eyes(), ImageTransform(48))
+    with pytest.raises(RegionError, match="nothing is known"):
+        convert_tsv([], tmp_path / "r")
+
+
+def test_broken_photos_are_named_and_the_rest_is_done(tmp_path, pictures):
+    broken = item("broken.jpg", tmp_path / "broken.jpg")
+    broken.path.write_text("no photo")
+    same = item(pictures[0].key, tmp_path / "elsewhere.jpg")
+    problems = build(tmp_path / "r", [*pictures[:2], broken, same, *pictures[2:]], Eyes())
+    assert {problem.name for problem in problems} == {str(broken.path), str(same.path)}
+    assert any("is called 'train/00000.png', as" in problem.reason for problem in problems)
+    assert RegionFile(tmp_path / "r").check(pictures) == []
+
+
+def test_two_writers_at_once_are_refused(tmp_path, pictures):
+    eyes, errors = Eyes(), []
+
+    def meanwhile(pixels):
+        try:
+            build(tmp_path / "r", pictures, Eyes())
+        except CacheError as error:
+            errors.append(str(error))
+        return eyes.detect(pixels)
+
+    build_regions(tmp_path / "r", pictures[:2], meanwhile, TRANSFORM, num_workers=0)
+    assert len(errors) == 1 and "another process is writing" in errors[0]
+
+
+def test_building_goes_on_after_a_kill(tmp_path, pictures, monkeypatch):
+    torch.set_num_threads(1)  # for the fork
+    monkeypatch.setattr(RegionWriter.__init__, "__defaults__", (None, "float16", 2))
+    for kill_at in range(3):
+        folder, eyes = tmp_path / f"r{kill_at}", Eyes()
+        child = os.fork()
+        if child == 0:
+            calls, to_disk = iter(range(100)), os.fsync
+
+            def killing(file, calls=calls, to_disk=to_disk, kill_at=kill_at):
+                if next(calls) == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                to_disk(file)
+
+            monkeypatch.setattr(writing.os, "fsync", killing)
+            build(folder, pictures, Eyes())
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        assert build(folder, pictures, eyes) == []
+        assert eyes.num_seen == 10 - 2 * kill_at
+        assert RegionFile(folder).check(pictures) == []
+
+
+def test_an_error_loses_no_work(tmp_path, pictures):
+    eyes = Eyes()
+
+    def failing(pixels):
+        if eyes.num_seen == 8:
+            raise RuntimeError("out of memory")
+        return eyes.detect(pixels)
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        build_regions(tmp_path / "r", pictures, failing, TRANSFORM, num_workers=0)
+    assert len(RegionFile(tmp_path / "r").places) == 8

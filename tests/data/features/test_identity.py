@@ -1,0 +1,60 @@
+"""A cache that was made with something else is refused, and the difference is named."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from cache_cases import SmallEncoder
+
+from captioner.data.features.build_cache import build_cache
+from captioner.data.features.cache import FeatureCache
+from captioner.data.features.identity import CacheError
+from captioner.data.images import Augmentation, ImageTransform
+
+TRANSFORM = ImageTransform(32)
+
+
+def build(folder, items, encoder, **options):
+    options = {"num_workers": 0, "report": lambda line: None, "batch_size": 4} | options
+    return build_cache(folder, items, encoder, options.pop("transform", TRANSFORM), **options)
+
+
+def flip_bit(tensor):
+    tensor.view(-1).view(torch.uint8)[1] ^= 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda encoder: flip_bit(encoder.network[0].weight.data),
+        lambda encoder: flip_bit(encoder.network[1].running_mean),
+        lambda encoder: flip_bit(encoder.scale),
+        lambda encoder: encoder.half(),
+    ],
+    ids=["a weight", "a statistic", "a buffer outside the state dict", "the number format"],
+)
+def test_changed_weights_are_refused(folder, items, encoder, change):
+    build(folder, items, encoder)
+    change(encoder)
+    with pytest.raises(CacheError, match=r"made with something else: the encoder's weights: .* there, .* here"):
+        FeatureCache.open(folder, encoder, TRANSFORM)
+    with pytest.raises(CacheError, match="the encoder's weights"):
+        build(folder, items, encoder)
+
+
+def test_changed_transform_encoder_and_augmentation_are_named(folder, items, encoder):
+    build(folder, items, encoder, augmentation=Augmentation(), views=2)
+    with pytest.raises(CacheError, match="the transform's size: 32 there, 48 here") as error:
+        FeatureCache.open(folder, encoder, replace(TRANSFORM, size=48))
+    assert "weights" not in str(error.value)
+    with pytest.raises(CacheError, match="the transform's fit: 'squash' there, 'pad' here"):
+        FeatureCache.open(folder, encoder, replace(TRANSFORM, fit="pad"))
+    with pytest.raises(CacheError, match="the encoder's width: 6 there, 7 here"):
+        FeatureCache.open(folder, SmallEncoder(width=7), TRANSFORM)
+    with pytest.raises(CacheError, match=r"the augmentation: .*'flip': 0\.5.* there, .*'flip': 0\.1.* here"):
+        FeatureCache.open(folder, encoder, TRANSFORM, Augmentation(flip=0.1))
+    with pytest.raises(CacheError, match="the augmentation"):
+        build(folder, items, encoder, augmentation=Augmentation(flip=0.1), views=2)
+    FeatureCache.open(folder, SmallEncoder(weights="from elsewhere"), TRANSFORM)  # the bytes count, not the source

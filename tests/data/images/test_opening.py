@@ -1,0 +1,467 @@
+"""Every kind of image opens as the same upright RGB picture; every broken one says why it does not."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from captioner.data import images
+from captioner.data.images import open_image, open_photo
+from captioner.types import ImageError
+
+SIZE = (48, 32)  # width, height
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_errors():
+    """Nothing that Pillow warns of may leak."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def photo() -> Image.Image:
+    """A smooth picture without symmetry."""
+    x, y = np.meshgrid(np.linspace(0, 1, SIZE[0]), np.linspace(0, 1, SIZE[1]))
+    pixels = np.stack([40 + 200 * x, 220 - 180 * y, 30 + 150 * x * y], axis=-1)
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def grey() -> Image.Image:
+    return photo().convert("L")
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def difference(image: Image.Image, expected: Image.Image) -> float:
+    """Mean absolute difference, of 0 to 255."""
+    assert image.size == expected.size
+    return float(np.abs(np.asarray(image, dtype=float) - np.asarray(expected.convert("RGB"), dtype=float)).mean())
+
+
+def wide_png(array: np.ndarray) -> bytes:
+    """A PNG of 16 bits a sample, which Pillow does not write in colour."""
+    height, width = array.shape[:2]
+    colour = 2 if array.ndim == 3 else 0
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    return png_of(struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0), rows)
+
+
+def png_of(header: bytes, rows: bytes) -> bytes:
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize(
+    ("format", "tolerance"),
+    [
+        *[(name, 0) for name in ("PNG", "BMP", "TIFF", "TGA", "PPM", "PCX", "SGI", "ICO", "DIB", "QOI")],
+        *[(name, 6) for name in ("JPEG", "WEBP", "GIF", "JPEG2000", "AVIF", "MPO")],
+    ],
+)
+def test_formats_give_the_same_picture(format, tolerance):
+    if format not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {format}")
+    options = {"sizes": [SIZE]} if format == "ICO" else {}
+    opened = open_image(encoded(photo(), format, **options))
+    assert opened.mode == "RGB"
+    assert difference(opened, photo()) <= tolerance
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"])
+def test_modes_in_memory(mode):
+    before = {"P": photo().quantize(), "PA": photo().quantize(), "RGBa": photo().convert("RGBA")}
+    image = before.get(mode, photo()).convert(mode)
+    expected = image.convert("L") if mode in ("1", "L", "LA") else photo()
+    assert difference(open_image(image), expected) < 3
+
+
+def test_la_with_premultiplied_alpha():
+    opened = open_image(grey().convert("LA").convert("La"))
+    assert difference(opened, grey()) == 0
+
+
+@pytest.mark.parametrize(("mode", "format"), [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("L", "JPEG")])
+def test_modes_in_files(mode, format):
+    expected = grey() if mode == "L" else photo()
+    assert difference(open_image(encoded(photo().convert(mode), format)), expected) < 4
+
+
+def test_lab():
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    transform = ImageCms.buildTransform(srgb, lab, "RGB", "LAB")
+    image = ImageCms.applyTransform(photo(), transform)
+    assert image is not None
+    assert image.mode == "LAB"
+    assert difference(open_image(encoded(image, "TIFF")), photo()) < 4
+
+
+def test_transparency_is_laid_on_white():
+    alpha = Image.linear_gradient("L").resize(SIZE)
+    image = photo()
+    image.putalpha(alpha)
+    expected = Image.composite(photo(), Image.new("RGB", SIZE, "white"), alpha)
+    assert difference(open_image(encoded(image, "PNG")), expected) < 1
+    assert difference(open_image(encoded(image, "WEBP", lossless=True, exact=True)), expected) < 1
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF"])
+def test_palette_with_transparency(format):
+    image = Image.new("P", SIZE, 0)
+    image.putpalette([200, 0, 0, 0, 0, 200])
+    image.paste(1, (10, 10, 20, 20))
+    opened = open_image(encoded(image, format, transparency=0))
+    assert opened.getpixel((0, 0)) == (255, 255, 255)
+    assert opened.getpixel((15, 15)) == (0, 0, 200)
+    assert open_image(encoded(image, format)).getpixel((0, 0)) == (200, 0, 0)
+
+
+def test_palette_with_transparency_per_entry():
+    image = Image.new("P", SIZE, 0)
+    image.putpalette([200, 0, 0])
+    assert open_image(encoded(image, "PNG", transparency=bytes([0]))).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 200), ("RGB", (200, 10, 10))])
+def test_one_colour_as_transparent(mode, colour):
+    image = Image.new(mode, SIZE, colour)
+    assert open_image(encoded(image, "PNG", transparency=colour)).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("factor", [256, 257])  # both ways in which 8 bits become 16
+def test_16_bit_grey_equals_its_8_bit_original(factor, tmp_path):
+    deep = np.asarray(grey()).astype(np.uint16) * factor
+    sources = {
+        "array": deep,
+        "PNG": wide_png(deep),
+        "TIFF": encoded(Image.fromarray(deep), "TIFF"),
+        "PGM": b"P5\n%d %d\n65535\n" % SIZE + deep.astype(">u2").tobytes(),
+        "I": Image.fromarray(deep.astype(np.int32)),
+        "I;16": Image.fromarray(deep),
+        "I;16B": Image.frombytes("I;16B", SIZE, deep.astype(">u2").tobytes()),
+        "F": Image.fromarray(deep.astype(np.float32)),
+    }
+    for kind, source in sources.items():
+        assert difference(open_image(source), grey()) == 0, kind
+
+
+def test_16_bit_colour_equals_its_8_bit_original():
+    deep = np.asarray(photo()).astype(np.uint16) * 257
+    assert difference(open_image(wide_png(deep)), photo()) == 0
+    assert difference(open_image(deep), photo()) == 0
+
+
+def test_a_dark_16_bit_photo_stays_dark():
+    assert np.asarray(open_image(wide_png(np.full((4, 4), 255, np.uint16)))).max() == 0
+
+
+@pytest.mark.parametrize("white", [1, 255, 65535 / 257 * 256])
+def test_floats(white):
+    values = np.asarray(grey()).astype(np.float32) / 255 * white
+    assert difference(open_image(Image.fromarray(values)), grey()) <= 1
+    assert difference(open_image(encoded(Image.fromarray(values), "TIFF")), grey()) <= 1
+
+
+def test_floats_that_are_no_numbers_are_black():
+    values = np.array([[np.nan, np.inf, -np.inf, 1.0]], dtype=np.float32)
+    assert np.asarray(open_image(Image.fromarray(values)))[0, :, 0].tolist() == [0, 0, 0, 255]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encoded(photo(), format, exif=exif, **({"quality": 95} if format == "JPEG" else {}))
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(stored)))
+    opened = open_image(stored)
+    assert opened.size == (SIZE if orientation < 5 else SIZE[::-1])
+    assert difference(opened, expected) == 0
+    assert difference(open_image(opened), opened) == 0  # an upright image is not turned again
+    assert difference(open_image(Image.open(io.BytesIO(stored))), opened) == 0  # not opened by us
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x63\0\0"]
+)
+def test_broken_exif_leaves_the_photo_readable(exif):
+    assert open_image(encoded(photo(), "JPEG", exif=exif)).size == SIZE
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_first_frame(format):
+    frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "lime", "blue")]
+    stored = encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    assert Image.open(io.BytesIO(stored)).n_frames == 3
+    assert difference(open_image(stored), frames[0]) < 3
+
+
+def test_sources_agree(tmp_path):
+    path = tmp_path / "ein Bär.png"
+    photo().save(path)
+    for source in (path, str(path), path.read_bytes(), photo(), np.asarray(photo())):
+        assert difference(open_image(source), photo()) == 0
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.full((2, 3), 7, np.uint8), 7),
+        (np.full((2, 3, 1), 7, np.uint8), 7),
+        (np.full((2, 3), 7 * 256 + 3, np.uint16), 7),
+        (np.ones((2, 3), bool), 255),
+        (np.full((2, 3, 3), 0.5, np.float64), 128),
+        (np.full((2, 3, 3), 1.0, np.float16), 255),
+        (np.zeros((2, 3, 4), np.uint8), 255),  # wholly transparent
+        (np.full((4, 6), 7, np.uint8)[::2, ::-2], 7),  # strided
+    ],
+)
+def test_arrays(array, expected):
+    pixels = np.asarray(open_image(array))
+    assert pixels.shape == (2, 3, 3)
+    assert (pixels == expected).all()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros(4, np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+        np.zeros((3, 4, 5), np.uint8),
+        np.zeros((0, 4), np.uint8),
+        np.zeros((4, 4), np.int64),
+        np.zeros((4, 4), complex),
+        np.full((4, 4), 1.01),
+        np.full((4, 4), -0.01),
+        np.full((4, 4), np.nan),
+    ],
+)
+def test_arrays_that_are_no_images(array):
+    with pytest.raises(ImageError) as caught:
+        open_image(array)
+    assert str(array.shape) in caught.value.name
+
+
+def test_sources_of_other_types():
+    with pytest.raises(TypeError, match="list"):
+        open_image([[1, 2], [3, 4]])
+
+
+def test_the_callers_image_is_left_alone(tmp_path):
+    image = photo()
+    opened = open_image(image)
+    opened.putpixel((0, 0), (1, 2, 3))
+    assert image.tobytes() == photo().tobytes()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3000, 60), (60, 3000)])
+def test_extreme_shapes(size):
+    assert open_image(encoded(Image.new("RGB", size), "PNG")).size == size
+
+
+def scene(width: int = 203, height: int = 131) -> Image.Image:
+    """A picture with edges in it, up to its own edge."""
+    small = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def seen(image: Image.Image, box: tuple[float, ...]) -> Image.Image:
+    return image.resize((16, 16), Image.Resampling.BICUBIC, box=box)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_smaller_picture_shows_the_same_in_the_same_place(format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encoded(scene(), format, exif=exif)
+    whole = open_image(stored)
+    for side, factor in ((150, 1), (66, 1), (65, 2), (33, 2), (32, 4), (9, 8), (1, 8)):
+        photo = open_photo(stored, side)
+        assert photo.size == whole.size
+        assert photo.pixels.size == tuple(-(-length // factor) for length in whole.size)
+        x0, y0, x1, y1 = photo.box
+        assert ((x1 - x0) * factor, (y1 - y0) * factor) == whole.size
+        if side >= 32:  # twice what it is seen at; without its box the difference would be 3.5
+            assert difference(seen(photo.pixels, photo.box), seen(whole, (0, 0, *whole.size))) < 0.75
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_grey_and_cmyk_photos_come_smaller_too(mode):
+    stored = encoded(scene().convert(mode), "JPEG")
+    photo, whole = open_photo(stored, 40), open_image(stored)
+    assert (photo.pixels.mode, photo.pixels.size) == ("RGB", (102, 66))
+    assert difference(seen(photo.pixels, photo.box), seen(whole, (0, 0, *whole.size))) < 0.75
+
+
+def test_what_is_not_large_keeps_all_its_pixels():
+    for format in ("JPEG", "PNG"):
+        stored = encoded(scene(), format)
+        for side in (None, 66, 1000):
+            photo = open_photo(stored, side)
+            assert difference(photo.pixels, open_image(stored)) == 0
+            assert photo.box == (0, 0, *photo.size) == (0, 0, 203, 131)
+
+
+def test_the_decoder_of_a_jpeg_makes_no_more_pixels_than_are_needed(monkeypatch):
+    monkeypatch.setattr(Image.Image, "reduce", lambda *args: pytest.fail("it was decoded whole"))
+    assert open_photo(encoded(scene(), "JPEG"), 32).pixels.size == (51, 33)
+
+
+def test_other_sources_come_smaller_and_are_left_alone():
+    file = Image.open(io.BytesIO(encoded(scene(), "JPEG")))
+    for source in (np.asarray(scene()), scene(), file):
+        photo = open_photo(source, 32)
+        assert (photo.size, photo.pixels.size, photo.box) == ((203, 131), (51, 33), (0, 0, 50.75, 32.75))
+    assert (file.size, file.load()[202, 130]) == ((203, 131), file.getpixel((202, 130)))
+
+
+def broken_files() -> dict[str, tuple[bytes, str]]:
+    """For each kind of broken file its bytes, and a word of the reason."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    cut = {
+        f"cut.{name.lower()}": (data[: len(data) // 2], "damaged")
+        for name in ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "TGA", "PPM")
+        for data in [encoded(noise, name)]
+    }
+    bomb = png_of(struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0), b"")
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    return cut | {
+        "empty.jpg": (b"", "empty"),
+        "text.jpg": (b"not an image at all, only text", "not an image"),
+        "head.png": (encoded(noise, "PNG")[:20], "damaged"),
+        "bomb.png": (bomb, "more pixels"),
+        "program.eps": (eps, "not an image"),
+        "program.jpg": (eps, "not an image"),
+    }
+
+
+@pytest.mark.parametrize("name", broken_files())
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_broken_files(name, as_bytes, tmp_path):
+    data, word = broken_files()[name]
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(ImageError) as caught:
+        open_image(data if as_bytes else path)
+    with pytest.raises(ImageError) as again:
+        open_photo(data if as_bytes else path, 8)  # the decoder that makes less of it
+    error = caught.value
+    assert str(again.value) == str(error)
+    assert word in error.reason
+    assert "\n" not in error.reason
+    assert error.name == ("bytes" if as_bytes else str(path))
+    assert str(error) == f"{error.name}: {error.reason}"
+
+
+def test_paths_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nothing")
+    reasons = {
+        "missing.jpg": "no such file",
+        "dangling.jpg": "no such file",
+        "": "is a folder",
+        "pipe.jpg": "not a regular file",
+        "a\0b.jpg": "not a valid path",
+        "a" * 5000: "too long",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(ImageError, match=reason):
+            open_image(f"{tmp_path}/{name}")
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    path = tmp_path / "secret.png"
+    photo().save(path)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)  # chmod does not stop a superuser
+    with pytest.raises(ImageError, match="no permission"):
+        open_image(path)
+
+
+def test_bombs_are_refused_before_they_are_decoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns above 100, raises above 200
+    monkeypatch.setattr(images, "MAX_PIXELS", 150)
+    assert open_image(encoded(Image.new("L", (12, 12)), "PNG")).size == (12, 12)  # without a warning
+    for side in (13, 20):
+        with pytest.raises(ImageError, match="more pixels"):
+            open_image(encoded(Image.new("L", (side, side)), "PNG"))
+    with pytest.raises(ImageError, match="more pixels"):
+        open_image(Image.new("L", (13, 13)))
+
+
+def test_the_limit_lies_within_pillows_own():
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert images.MAX_PIXELS <= 2 * Image.MAX_IMAGE_PIXELS
+
+
+def test_random_damage_gives_a_picture_or_an_image_error():
+    rng = np.random.default_rng(1)
+    outcomes = set()
+    for format in (
+        "JPEG",
+        "PNG",
+        "GIF",
+        "TIFF",
+        "WEBP",
+        "BMP",
+        "TGA",
+        "PCX",
+        "SGI",
+        "ICO",
+        "JPEG2000",
+        "PPM",
+    ):
+        data = np.frombuffer(encoded(photo(), format), np.uint8)
+        for _ in range(20):
+            damaged = data.copy()
+            damaged[rng.integers(0, len(data), size=8)] = rng.integers(0, 256, size=8)
+            try:
+                outcomes.add(open_photo(damaged.tobytes(), 8).pixels.mode)
+                outcomes.add(open_image(damaged.tobytes()).mode)
+            except ImageError as error:
+                outcomes.add(type(error.reason))
+    assert outcomes == {"RGB", str}
+
+
+def test_files_are_closed(tmp_path):
+    good, bad = tmp_path / "good.gif", tmp_path / "bad.tif"
+    frames = [Image.new("L", SIZE, level) for level in (0, 99)]
+    good.write_bytes(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    bad.write_bytes(encoded(photo(), "TIFF")[:900])
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(5):
+        open_image(good)
+        with pytest.raises(ImageError):
+            open_image(bad)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_threads_hide_warnings_and_put_the_filters_back(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(images, "MAX_PIXELS", 200)
+    data = encoded(photo().resize((14, 14)), "PNG")
+    filters = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:  # a warning that leaks is an error here
+        sizes = {image.size for image in pool.map(open_image, [data] * 200)}
+    assert sizes == {(14, 14)}
+    assert warnings.filters == filters

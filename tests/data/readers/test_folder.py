@@ -1,0 +1,155 @@
+"""A folder with captions of one's own."""
+
+from __future__ import annotations
+
+import pytest
+from reader_cases import write_folder
+
+from captioner.data.readers import CaptionFolder, find_reader
+from captioner.types import CaptionedImage
+
+
+def captions_of(items: list[CaptionedImage]) -> dict[int | str, tuple[str, ...]]:
+    return {item.image_id: item.captions for item in items}
+
+
+EXPECTED = {"a.jpg": ("one, really", "three"), "b.jpg": ('say "two"',)}
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("captions.csv", 'image,caption\na.jpg,"one, really"\nb.jpg,"say ""two"""\na.jpg,three\n'),
+        (
+            "captions.csv",
+            '\ufeffFileName , Caption\r\n a.jpg , "one, really"\r\nb.jpg,"say ""two"""\r\n\r\na.jpg,three',
+        ),
+        (
+            "captions.csv",
+            'n;text;path\n1; one, really;a.jpg\n2;"say ""two""";b.jpg\n3;three;a.jpg\n4; ;b.jpg\n',
+        ),
+        ("captions.tsv", 'image_id\tcaption\na.jpg\tone, really\nb.jpg\t"say ""two"""\na.jpg\tthree\n'),
+        (
+            "captions.txt",
+            'image_name| n| comment\na.jpg| 0| one, really\nb.jpg| 0| "say ""two"""\na.jpg| 1| three\n',
+        ),
+        (
+            "captions.jsonl",
+            '{"image": "a.jpg", "caption": "one, really"}\n{"image": "b.jpg", "caption": "say \\"two\\""}\n\n'
+            '{"image": "a.jpg", "caption": "three", "log_prob": -1}\n',
+        ),
+        (
+            "captions.jsonl",
+            '{"file_name": "a.jpg", "captions": ["one, really", " three", ""]}\n'
+            '{"path": "b.jpg", "text": "say \\"two\\""}',
+        ),
+    ],
+)
+def test_caption_folder_forms(file, text, tmp_path):
+    reader = find_reader(write_folder(tmp_path, text, file))
+    assert captions_of(reader.read("all")) == EXPECTED
+
+
+def test_caption_folder_with_splits(tmp_path):
+    text = "image,caption,split\na.jpg,one,train\nb.jpg,two,validation\na.jpg,three,train\n"
+    reader = CaptionFolder(write_folder(tmp_path, text))
+    assert reader.splits == ("train", "validation", "all")
+    assert captions_of(reader.read("train")) == {"a.jpg": ("one", "three")}
+    assert captions_of(reader.read("dev")) == {"b.jpg": ("two",)}
+
+
+def test_caption_folder_takes_a_named_file_and_folder(tmp_path):
+    write_folder(tmp_path, "image,caption\nx/a.jpg,one\n", "mine.csv", ("photos/x/a.jpg", "a.jpg"))
+    for reader in (CaptionFolder(tmp_path, "mine.csv", "photos"), CaptionFolder(tmp_path, "mine.csv")):
+        assert reader.read("all") == [CaptionedImage("x/a.jpg", tmp_path / "photos/x/a.jpg", ("one",))]
+    with pytest.raises(FileNotFoundError, match=r"captions\.csv"):
+        CaptionFolder(tmp_path).read("all")
+
+
+def numbered(count: int, start: int = 0) -> str:
+    return "image,caption\n" + "".join(f"{number}.jpg,a caption\n" for number in range(start, count))
+
+
+def split_sizes(reader: CaptionFolder) -> dict[str, int]:
+    return {split: len(reader.items(split)) for split in reader.splits}
+
+
+def test_dev_is_a_share_of_the_images(tmp_path):
+    sizes = split_sizes(CaptionFolder(write_folder(tmp_path, numbered(2000))))
+    assert sizes["train"] + sizes["dev"] == sizes["all"] == 2000
+    assert 140 < sizes["dev"] < 260
+    assert 900 < split_sizes(CaptionFolder(tmp_path, dev_fraction=0.5))["dev"] < 1100
+    assert split_sizes(CaptionFolder(tmp_path, dev_fraction=0)) == {"train": 2000, "all": 2000}
+
+
+def test_more_images_in_another_order_move_none_between_splits(tmp_path):
+    reader = CaptionFolder(write_folder(tmp_path, numbered(300)))
+    before = {item.image_id for item in reader.items("dev")}
+    header, *rows = numbered(900).splitlines()
+    (tmp_path / "captions.csv").write_text("\n".join([header, *reversed(rows)]))
+    after = {item.image_id for item in reader.items("dev")}
+    assert before < after
+    assert not after & {f"{number}.jpg" for number in range(300)} - before
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_a_small_folder_has_both_splits(count, tmp_path):
+    sizes = split_sizes(CaptionFolder(write_folder(tmp_path, numbered(count))))
+    assert sizes["train"] >= 1
+    assert sizes["dev"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("captions.csv", "", "line 1: no column image"),
+        (
+            "captions.csv",
+            "picture,caption\na.jpg,one\n",
+            "line 1: no column image.*there are: picture, caption",
+        ),
+        ("captions.csv", "image,words\na.jpg,one\n", "line 1: no column caption"),
+        (
+            "captions.csv",
+            "image,caption\na.jpg,one\nb.jpg,two, three\n",
+            "line 3: 3 columns where the header has 2",
+        ),
+        ("captions.csv", "image,caption\na.jpg\n", "line 2: 1 columns"),
+        ("captions.csv", "image,caption\n ,one\n", "line 2: the image's name is missing"),
+        ("captions.csv", 'image,caption\na.jpg,one\nb.jpg,"two\n', "line 3: malformed"),
+        ("captions.csv", 'image,caption\na.jpg,"one\nmore"\nb.jpg\n', "line 4: 1 columns"),
+        (
+            "captions.csv",
+            "image,caption,split\na.jpg,one,train\na.jpg,one,dev\n",
+            "line 3: 'a.jpg' has split 'dev'",
+        ),
+        ("captions.csv", "image,caption,split\na.jpg,one,train\nb.jpg,one,\n", "'b.jpg' has no split"),
+        ("captions.jsonl", '{"image": "a.jpg", "caption": "one"}\n{"image"\n', "line 2: malformed JSON"),
+        ("captions.jsonl", "[1]\n", "line 1: not a JSON object"),
+        ("captions.jsonl", '{"caption": "one"}\n', "line 1: no column image"),
+        ("captions.jsonl", '{"image": 5, "caption": "one"}\n', "line 1: the image's name"),
+        ("captions.jsonl", '{"image": "a.jpg", "caption": 5}\n', "line 1: the caption is neither"),
+        (
+            "captions.jsonl",
+            '{"image": "a.jpg", "captions": ["one", null]}\n',
+            "line 1: the caption is neither",
+        ),
+        ("captions.jsonl", '{"image": "a.jpg", "caption": "one", "split": 1}\n', "line 1: the split"),
+    ],
+)
+def test_caption_folder_malformed(file, text, message, tmp_path):
+    with pytest.raises(ValueError, match=f"{file}.*{message}"):
+        CaptionFolder(write_folder(tmp_path, text, file)).read("all")
+
+
+def test_captions_that_are_not_utf8(tmp_path):
+    write_folder(tmp_path, "")
+    (tmp_path / "captions.csv").write_bytes("image,caption\na.jpg,Bär\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"captions\.csv: not UTF-8"):
+        CaptionFolder(tmp_path).read("all")
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0])
+def test_dev_fraction_is_checked(fraction):
+    with pytest.raises(ValueError, match="dev_fraction"):
+        CaptionFolder("anywhere", dev_fraction=fraction)

@@ -1,0 +1,85 @@
+"""Captions into words: the built-in tokenizer against a table, and both against each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from captioner.metrics import BuiltinTokenizer, PTBTokenizer
+from captioner.metrics.java import find_java
+
+needs_java = pytest.mark.skipif(find_java() is None, reason="needs Java")
+
+# What Stanford's PTB tokenizer makes of each; the first test holds the table, the second the tokenizer.
+CASES = {
+    "A man rides a horse.": "a man rides a horse",
+    "A man's dog": "a man 's dog",
+    "The girls' hats and the men's' room": "the girls hats and the men 's room",
+    "They don't, can't and won't": "they do n't ca n't and wo n't",
+    "They'll say we've seen what I'm at, he'd say": "they 'll say we 've seen what i 'm at he 'd say",
+    "It cannot stop, it is gonna go": "it can not stop it is gon na go",
+    "A t-shirt and a well-lit, half-eaten pizza": "a t-shirt and a well-lit half-eaten pizza",
+    "kites -- and a dog - running; really?": "kites and a dog running really",
+    "beach--kite flying": "beach kite flying",
+    'A sign says "Don\'t stop".': "a sign says do n't stop",
+    "“Curly” quotes and a dog’s bone…": "curly quotes and a dog 's bone",
+    "so ... then... and wait....": "so then and wait",
+    "Look! What?! Really??": "look what ?! really ??",
+    "Two (2) dogs [left] run": "two -lrb- 2 -rrb- dogs -lsb- left -rsb- run",
+    "A black/white photo and/or a drawing": "a black/white photo and/or a drawing",
+    "a hat & pink top, black&white": "a hat & pink top black & white",
+    "An AT&T headset": "an at&t headset",
+    "Mr. Smith on Furnace St. and 12th Ave. now": "mr. smith on furnace st. and 12th ave. now",
+    "The U.S. flag, a T.V. and a D.V.D player": "the u.s. flag a t.v. and a d.v.d player",
+    "J. Smith at a car wash.": "j. smith at a car wash",
+    "It reads 12:43 or 5:54pm, 1,000 and 1.5": "it reads 12:43 or 5:54 pm 1,000 and 1.5",
+    "a 4-wheeler, a 1950s car, a 3rd one": "a 4-wheeler a 1950s car a 3rd one",
+    "the #41 bus costs $5, 50% off": "the # 41 bus costs $ 5 50 % off",
+    "at 22 3/4 street": "at 22\xa03/4 street",
+    "parked in the ground.A person": "parked in the ground.a person",
+    "a five o'clock shadow, an hors d'oeuvre": "a five o'clock shadow an hors d'oeuvre",
+    "a slip 'n' slide in the '80s": "a slip 'n' slide in the '80s",
+    "see statefarm.com today": "see statefarm.com today",
+    "Un café naïve": "un café naïve",
+    "  two\tspaces   here ": "two spaces here",
+    "...": "",
+    "": "",
+}
+
+LINE_BREAKS = ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+
+
+@pytest.mark.parametrize(("caption", "words"), CASES.items())
+def test_builtin_tokenizer(caption, words):
+    assert BuiltinTokenizer().tokenize([caption]) == [words]
+
+
+@needs_java
+def test_ptb_tokenizer_agrees_with_the_table():
+    assert PTBTokenizer().tokenize(list(CASES)) == list(CASES.values())
+
+
+@pytest.fixture(params=[BuiltinTokenizer, pytest.param(PTBTokenizer, marks=needs_java)])
+def tokenizer(request):
+    return request.param()
+
+
+def test_line_breaks_are_spaces(tokenizer):
+    captions = [f"a dog{line_break}and a cat" for line_break in LINE_BREAKS]
+    captions += ["\n", "the end\n", "last"]
+    words = ["a dog and a cat"] * len(LINE_BREAKS) + ["", "the end", "last"]
+    assert tokenizer.tokenize(captions) == words
+
+
+def test_no_captions(tokenizer):
+    assert tokenizer.tokenize([]) == []
+
+
+@pytest.mark.parametrize("captions", [["", "", ""], ["a", ""], ["", "a"], ["", "a", "", "", "b", ""]])
+def test_empty_captions_keep_their_places(tokenizer, captions):
+    assert tokenizer.tokenize(captions) == captions
+
+
+def test_half_a_surrogate_pair_does_no_harm(tokenizer):
+    words = tokenizer.tokenize(["a dog \ud83d runs", "a cat"])
+    assert len(words) == 2
+    assert words[0].startswith("a dog") and words[1] == "a cat"

@@ -1,0 +1,21 @@
+"""Samples in TensorBoard."""
+
+from __future__ import annotations
+
+from pytorch_lightning.loggers import TensorBoardLogger
+from task_cases import make_task, make_trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from captioner.tasks.captioning import SampleCaptions
+
+
+def test_sample_captions_go_to_tensorboard(make_data, tmp_path):
+    data = make_data()
+    logger = TensorBoardLogger(tmp_path, name="", version="")
+    make_trainer(tmp_path, logger=logger, callbacks=[SampleCaptions(2)]).fit(make_task(data), data)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert events.Tags()["images"] == ["sample 0", "sample 1"]
+    (image,) = events.Images("sample 0")
+    assert image.width > 100
+    assert {"train/loss", "val/cider", "val/bleu4", "val/nll"} <= set(events.Tags()["scalars"])

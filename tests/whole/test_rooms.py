@@ -1,0 +1,210 @@
+"""The rooms of the package stay apart: who may import whom, read from the source; and each module has its tests."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from draw_house import DRAWING, FLOORS, INSIDE, ORDER, ROOT, between_rooms, direct, graph, imports, modules, room_of, svg
+
+MODULES = modules()
+EDGES = graph()
+TESTS = Path(__file__).parents[1]
+MAX_LINES = 420  # of a file
+
+GROUND = {"types", "tokenizer", "specs", "configs", "files", "seeds", "progress", "version"}
+PARTS = {"models", "decoding", "losses", "metrics", "heatmaps"}
+MAY_IMPORT = {
+    **dict.fromkeys(GROUND - {"configs"}, set()),
+    "configs": {"specs"},
+    "metrics": set(),
+    "models": {"types"},
+    "decoding": {"types"},
+    "losses": {"types"},
+    "heatmaps": {"types"},
+    "data": GROUND - {"version"},
+    "checkpoint": GROUND | {"models", "data"},
+    "predictors": GROUND | {"decoding", "data", "checkpoint"},
+    "training": GROUND | {"models", "losses", "data", "checkpoint"},
+    "evaluation": GROUND | PARTS | {"data", "predictors"},
+    "bulk": GROUND | {"decoding", "data", "predictors"},
+    "tasks": GROUND | PARTS | {"data", "checkpoint", "training", "predictors"},
+    "comparison": GROUND | {"metrics", "heatmaps", "data", "predictors", "evaluation"},
+    "cli": set(ORDER),
+}
+LIGHTNING_ROOMS = ("training/", "tasks/", "cli/train.py")
+LIGHT_AT_THE_TOP = ("__init__.py", "version.py", "types/", "progress.py", "comparison/", "cli/")  # what --help waits for
+LIGHT_ROOMS = ("metrics/", "files.py", "seeds.py", "data/images/", "data/readers/", "data/shards/")  # no torch at the top
+CNN_LIBRARIES = {"timm", "torchvision"}  # seconds each; most models need one of them at most
+UNUSED_BY_A_MODEL_OF_REGIONS = {*CNN_LIBRARIES, "sympy", "torch._dynamo", "huggingface_hub", "yaml"}
+UNUSED_BY_CAPTIONING = {
+    "IPython",
+    "jsonargparse",
+    "matplotlib",
+    "pandas",
+    "pycocoevalcap",
+    "pycocotools",
+    "pytorch_lightning",
+    "ray",
+    "rich",
+    "scipy",
+    "skimage",
+    "tensorboard",
+}
+HEAVY = {"torch", "torchvision", "timm", "matplotlib", "pytorch_lightning", "pycocoevalcap", "numpy", "PIL", "rich"}
+
+
+def packages(module: str, top_only: bool = False) -> set[str]:
+    """The packages, this one and others, that a module imports from."""
+    return {name.partition(".")[0] for name in imports((ROOT / module).read_text(encoding="utf-8"), top_only)}
+
+
+# ------------------------------------------------------------------------------------------ the house
+
+
+def test_every_room_has_its_floor():
+    assert {room_of(module) for module in MODULES} - {"__init__"} == set(ORDER) == MAY_IMPORT.keys()
+    assert sum(len(rooms) for _, rooms in FLOORS) == len(ORDER)
+    assert len(MODULES) > 100
+
+
+def test_nothing_goes_round_in_circles():
+    """Nor do imports inside functions, or those for type checkers."""
+    try:
+        TopologicalSorter(EDGES).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_nothing_runs_up(room):
+    too_far = between_rooms(EDGES)[room] - set(ORDER[: ORDER.index(room)])
+    assert not too_far, f"{room} may import {ORDER[: ORDER.index(room)]} only"
+
+
+@pytest.mark.parametrize("room", ORDER)
+def test_a_room_reaches_no_further_than_it_may(room):
+    assert between_rooms(EDGES)[room] <= MAY_IMPORT[room]
+
+
+@pytest.mark.parametrize("room", INSIDE)
+def test_rooms_within_a_room_import_to_the_left(room):
+    """And none of them from the room's own door, which opens on all of them."""
+    for module in MODULES:
+        parts = module.split("/")
+        if parts[0] == room and len(parts) > 2:
+            allowed = INSIDE[room][: INSIDE[room].index(parts[1]) + 1]
+            used = {other.split("/")[1] for other in EDGES[module] if room_of(other) == room}
+            assert used <= set(allowed), f"{module} may import {allowed} only"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_nobody_s_private_names(module):
+    for name in imports((ROOT / module).read_text(encoding="utf-8")):
+        if name.startswith("captioner."):
+            assert not name.rpartition(".")[2].startswith("_") or name.endswith("__"), name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_file_is_no_longer_than_it_may_be(module):
+    assert len((ROOT / module).read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_the_drawing_is_of_today():
+    assert DRAWING.read_text(encoding="utf-8") == svg(), "run: python docs/draw_house.py"
+
+
+def test_the_drawing_leaves_out_what_follows_from_the_rest():
+    assert direct({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == [("a", "b"), ("b", "c")]
+
+
+# ------------------------------------------------------------------------------------------ what is heavy
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_lightning_stays_in_its_rooms(module):
+    used = packages(module) & {"pytorch_lightning", "lightning", "lightning_fabric"}
+    assert not used or module.startswith(LIGHTNING_ROOMS)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith(LIGHT_AT_THE_TOP)])
+def test_what_help_waits_for_is_light(module):
+    if module != "cli/train.py":
+        assert not packages(module, top_only=True) & HEAVY
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith(LIGHT_ROOMS)])
+def test_rooms_without_torch(module):
+    assert "torch" not in packages(module, top_only=True)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_libraries_of_cnns_are_imported_where_they_are_used(module):
+    assert not packages(module, top_only=True) & CNN_LIBRARIES
+
+
+def test_captioning_imports_no_more_than_it_needs(tmp_path):
+    """In a new process: a model of regions, which needs no CNN; then the model that ships, which needs timm's."""
+    script = f"""
+import sys
+from captioner.models import PrecomputedRegions, UpDown
+from captioner.predictors import load
+UpDown(PrecomputedRegions(4).feature_dim, 10, embed_dim=8, hidden_dim=8)
+print(sorted(sys.modules.keys() & {UNUSED_BY_A_MODEL_OF_REGIONS | UNUSED_BY_CAPTIONING}))
+model = load(device="cpu")
+from PIL import Image
+assert model.caption(Image.new("RGB", (40, 30)))
+print(sorted(sys.modules.keys() & {UNUSED_BY_CAPTIONING}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["[]", "[]"], done.stderr
+
+
+def test_the_reader_of_imports_sees_them_all():
+    source = (
+        "import captioner.tasks as t\nfrom captioner import cli, __version__\n"
+        "def f():\n    from captioner.data.images import open_image\n"
+    )
+    found = ["captioner.tasks", "captioner.cli", "captioner.__version__", "captioner.data.images.open_image"]
+    assert list(imports(source)) == found
+    assert list(imports(source, top_only=True)) == found[:3]
+
+
+# ------------------------------------------------------------------------------------------ tests mirror modules
+
+WITHOUT_TESTS = {  # tested with what they serve
+    "decoding/phrases.py": "decoding/test_constraints.py",
+}
+
+
+def test_each_test_file_is_of_a_module():
+    for path in TESTS.rglob("test_*.py"):
+        name = path.relative_to(TESTS).as_posix()
+        if not name.startswith(("whole/", "benchmarks/")):
+            folder, _, file = name.rpartition("/")
+            module = f"{folder}/{file.removeprefix('test_')}".lstrip("/")
+            assert module in MODULES, f"{name} tests no module of that name"
+
+
+def test_each_module_has_its_test_file():
+    for module in MODULES:
+        folder, _, file = module.rpartition("/")
+        if file != "__init__.py":
+            own = f"{folder}/test_{file}".lstrip("/")
+            assert (TESTS / WITHOUT_TESTS.get(module, own)).is_file(), f"{module} has no {own}"
+
+
+def test_names_of_test_files_say_where_they_are():
+    for path in TESTS.rglob("*.py"):
+        assert path.name.startswith("test_") or path.name == "conftest.py" or path.parent.name in ("support", "0.1.0")
+        ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_floors_have_the_ground_last():
+    assert {room for room in FLOORS[-1][1]} == GROUND
+    assert all(set(above[1]).isdisjoint(below[1]) for above, below in pairwise(FLOORS))
