@@ -15,8 +15,8 @@ from benchmarks.measure import Side
 from benchmarks.textbook import textbook_encoder_of
 from benchmarks.workload import Sizes, make_encoder, make_pixels
 from captioner.data.batches import BatchLoader, CaptionDataset, Collate, EncodedCaptions, OrderedBatches
-from captioner.data.sources.pixels import ImageFiles
 from captioner.data.images import ImageTransform
+from captioner.data.sources.pixels import ImageFiles
 from captioner.tokenizer import WordLevel
 from captioner.types import CaptionedImage
 

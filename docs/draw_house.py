@@ -2,9 +2,9 @@
 
     python docs/draw_house.py
 
-A room is a folder or a file of `captioner/`; what stands in it is the first sentence of its docstring. A line leads from a
-room to one that it imports; lines that follow from others are left out. What would run up, or to the right on one floor, is
-red. `tests/whole/test_rooms.py` reads the same and allows no red line, nor a drawing that is not of today.
+A room is a folder or a file of `captioner/`; what stands in it is the first sentence of its docstring. A line leads
+from a room to one that it imports; lines that follow from others are left out. What would run up, or to the right on
+one floor, is red. `tests/whole/test_rooms.py` reads the same, and allows no red line and no drawing of yesterday.
 """
 
 from __future__ import annotations
@@ -135,6 +135,12 @@ def purpose(room: str, root: Path = ROOT) -> str:
     return rest[0].upper() + rest[1:] if colon and len(title) < 14 else sentence
 
 
+def rectangle(x: float, y: float, width: float, height: float, fill: str) -> str:
+    """A box with round corners."""
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect {place} rx="5" fill="{fill}" stroke="{EDGE}"/>'
+
+
 class Box:
     """A room's place in the drawing, in pixels."""
 
@@ -148,7 +154,7 @@ class Box:
     def svg(self) -> Iterator[str]:
         """The box with its text."""
         name = self.room if (ROOT / f"{self.room}.py").exists() else f"{self.room}/"
-        yield f'<rect x="{self.x}" y="{self.y}" width="{self.width}" height="{self.height}" rx="6" fill="{ROOM}" stroke="{EDGE}"/>'
+        yield rectangle(self.x, self.y, self.width, self.height, ROOM)
         yield f'<text x="{self.x + 8}" y="{self.y + 19}" class="name">{name}</text>'
         for number, line in enumerate(self.lines, start=1):
             yield f'<text x="{self.x + 8}" y="{self.y + 18 + LINE * number + 3}">{escape(line)}</text>'
@@ -156,7 +162,7 @@ class Box:
         step = (self.width - 12) / max(1, len(inside))
         for number, name in enumerate(inside):
             x, y = self.x + 6 + step * number, self.y + self.height - 25
-            yield f'<rect x="{x + 1:.1f}" y="{y}" width="{step - 4:.1f}" height="19" rx="4" fill="white" stroke="{EDGE}"/>'
+            yield rectangle(x + 1, y, step - 4, 19, "white")
             yield f'<text x="{x + step / 2 - 1:.1f}" y="{y + 13}" text-anchor="middle">{name}</text>'
 
 
@@ -168,7 +174,7 @@ def place() -> dict[str, Box]:
         shares = [2.6 if room in INSIDE else 1.0 for room in rooms]
         room_for_all = WIDTH - LABEL - MARGIN - GAP * (len(rooms) - 1)
         unit = min(room_for_all / sum(shares), 250)
-        gap = GAP + (room_for_all - unit * sum(shares)) / (len(rooms) + 1)  # lines that skip a floor go between its boxes
+        gap = GAP + (room_for_all - unit * sum(shares)) / (len(rooms) + 1)  # for lines that skip a floor
         x = LABEL + gap - GAP
         floor = []
         for room, share in zip(rooms, shares, strict=True):
@@ -216,11 +222,11 @@ def svg() -> str:
     boxes = place()
     height = max(box.y + box.height for box in boxes.values()) + MARGIN
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" height="{height:.0f}" '
-        'role="img" aria-label="The rooms of captioner and what each imports">',
-        "<style>text{font:11px Helvetica,Arial,sans-serif;fill:" + INK + "}.name{font:bold 13px Menlo,Consolas,monospace}"
-        ".floor{fill:" + FAINT + ";font-style:italic}</style>",
-        f'<defs><marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
+        f'height="{height:.0f}" role="img" aria-label="The rooms of captioner and what each imports">',
+        f"<style>text{{font:11px Helvetica,Arial,sans-serif;fill:{INK}}}"
+        f".name{{font:bold 13px Menlo,Consolas,monospace}}.floor{{fill:{FAINT};font-style:italic}}</style>",
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
         f'<path d="M0,0 L8,4 L0,8 z" fill="{EDGE}"/></marker></defs>',
         f'<rect width="{WIDTH}" height="{height:.0f}" fill="white"/>',
     ]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import numpy as np
 import pytest
+from checkpoint_cases import said
 from torch import nn
 
-from captioner import checkpoint
-from captioner.checkpoint import CheckpointError, describe, load_model, rebuild, save_model
-from captioner.decoding import BeamSearch
-from captioner.models import AdditiveAttention, Attention, Encoder, ShowAttendTell
-from captioner.predictors import Captioner
-from captioner.specs import weights_digest
+from captioner.checkpoint import Bundle, CheckpointError, describe, load_model, rebuild, save_model
+from captioner.models import AdditiveAttention, Attention, CaptionModel, Encoder, ShowAttendTell
+from captioner.specs import SpecError, weights_digest
 from captioner.types import Memory
 
 HERE = __name__.partition(".")[0]
@@ -52,15 +48,6 @@ class Secretive(Forgetful):
         self.size = size
 
 
-def photos(draw) -> list[np.ndarray]:
-    return [np.asarray(draw(seed)) for seed in range(6)]
-
-
-def said(bundle, draw) -> list[tuple]:
-    captions = Captioner(bundle, "cpu").caption(photos(draw), BeamSearch(3))
-    return [(caption.text, caption.log_prob, caption.maps.alpha.tobytes()) for caption in captions]
-
-
 CHOICES = [
     {"gate": "none"},
     {"gate": "scalar", "deep_output": False},
@@ -86,9 +73,9 @@ def test_every_argument_survives(make_bundle, draw, tmp_path, choice):
 
 def test_parts_from_outside_need_trust(bundle, tmp_path):
     decoder = Doubled(256, bundle.tokenizer.vocab_size, AdditiveAttention(256, 16, 8), ("x", "y"), {"z": 0.5})
-    model = checkpoint.CaptionModel(bundle.model.encoder, decoder)
+    model = CaptionModel(bundle.model.encoder, decoder)
     path = tmp_path / "m.safetensors"
-    save_model(checkpoint.Bundle(model, bundle.tokenizer, bundle.transform), path)
+    save_model(Bundle(model, bundle.tokenizer, bundle.transform), path)
     with pytest.raises(CheckpointError, match=f"Doubled, from outside.*--trust {HERE}"):
         load_model(path)
     loaded = load_model(path, trust=[HERE]).model.decoder
@@ -100,11 +87,11 @@ def test_parts_from_outside_need_trust(bundle, tmp_path):
 def test_parts_that_a_file_cannot_describe_are_named(bundle, tmp_path):
     for encoder, message in (
         (Forgetful(4), r"must keep its argument 'size' as self.size"),
-        (Secretive(Path()), "'size'"),
+        (Secretive(object()), "'size'"),
     ):
-        model = checkpoint.CaptionModel(encoder, bundle.model.decoder)
+        model = CaptionModel(encoder, bundle.model.decoder)
         with pytest.raises(ValueError, match=message):
-            save_model(checkpoint.Bundle(model, bundle.tokenizer, bundle.transform), tmp_path / "m.safetensors")
+            save_model(Bundle(model, bundle.tokenizer, bundle.transform), tmp_path / "m.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,7 +102,7 @@ CLASSES = [
     ("exec", "from outside"),
     ("captioner.cli.main.main", "is no Encoder"),
     ("captioner.checkpoint.os.system", "not to be found"),
-    ("captioner.checkpoint.Tokenizer", "is no Encoder"),
+    ("captioner.checkpoint.bundle.Tokenizer", "is no Encoder"),
     ("captioner.models.Decoder", "is no Encoder"),
     ("captioner.models.NoSuchEncoder", "not to be found"),
     ("captioner.nowhere.Encoder", "not to be found"),
@@ -125,14 +112,14 @@ CLASSES = [
 @pytest.mark.parametrize(("name", "message"), CLASSES)
 def test_classes_that_are_not_parts(bundle, name, message):
     description = {**describe(bundle), "encoder": {"class": name, "args": {"command": "touch exploded"}}}
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(SpecError, match=message):
         rebuild(description, bundle.model.state_dict())
 
 
 def test_a_part_inside_a_part_is_checked_too(bundle):
     description = json.loads(json.dumps(describe(bundle)))
     description["decoder"]["args"]["attention"] = {"class": "os.system", "args": {}}
-    with pytest.raises(CheckpointError, match=r"os\.system, from outside"):
+    with pytest.raises(SpecError, match=r"os\.system, from outside"):
         rebuild(description, bundle.model.state_dict())
 
 

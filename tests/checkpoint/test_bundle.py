@@ -8,8 +8,8 @@ import pytest
 import torch
 from checkpoint_cases import refused
 
-from captioner import checkpoint
 from captioner.checkpoint import CheckpointError, describe, rebuild, save_model
+from captioner.checkpoint import bundle as bundle_module
 from captioner.specs import weights_digest
 
 
@@ -44,7 +44,7 @@ def test_weights_that_are_overwritten_are_not_drawn_first(make_bundle, monkeypat
     before = torch.random.get_rng_state()
     rebuilt = rebuild(description, state).model
     assert torch.equal(torch.nn.Linear(64, 8).weight, torch.nn.Linear(64, 8).weight) is False  # others still draw
-    monkeypatch.setattr(checkpoint, "_Unfilled", nullcontext)
+    monkeypatch.setattr(bundle_module, "_Unfilled", nullcontext)
     torch.random.set_rng_state(before)
     drawn_first = rebuild(description, state).model
     assert weights_digest(rebuilt) == weights_digest(drawn_first) == weights_digest(made.model)

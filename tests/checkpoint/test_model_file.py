@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_cases import refused
+from checkpoint_cases import refused, said
 from safetensors.torch import save_file
 
-from captioner import checkpoint
-from captioner.checkpoint import CheckpointError, describe, load_model, rebuild, save_model
+from captioner.checkpoint import Bundle, CheckpointError, describe, load_model, model_file, rebuild, save_model
+from captioner.checkpoint import bundle as bundle_module
 from captioner.data import TextTransform
-from captioner.decoding import BeamSearch
 from captioner.models import CaptionModel, GridEncoder
 from captioner.models.encoders.weights import PACKAGED, packaged_file
-from captioner.predictors import Captioner
 from captioner.tokenizer import BytePairs
 
 
@@ -27,15 +25,6 @@ def header_of(path: Path) -> dict:
     data = path.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     return json.loads(data[8 : 8 + length])
-
-
-def photos(draw) -> list[np.ndarray]:
-    return [np.asarray(draw(seed)) for seed in range(6)]
-
-
-def said(bundle, draw) -> list[tuple]:
-    captions = Captioner(bundle, "cpu").caption(photos(draw), BeamSearch(3))
-    return [(caption.text, caption.log_prob, caption.maps.alpha.tobytes()) for caption in captions]
 
 
 def rounded(bundle, dtype: torch.dtype):
@@ -53,7 +42,7 @@ def rounded(bundle, dtype: torch.dtype):
 def test_captions_are_those_of_the_stored_numbers(bundle, draw, tmp_path, dtype):
     save_model(bundle, tmp_path / "m.safetensors", dtype)
     loaded = load_model(tmp_path / "m.safetensors")
-    assert said(loaded, draw) == said(rounded(bundle, checkpoint.DTYPES[dtype]), draw)
+    assert said(loaded, draw) == said(rounded(bundle, model_file.DTYPES[dtype]), draw)
     assert len({text for text, *_ in said(loaded, draw)}) > 1  # it looks at the photos
     assert not loaded.model.training
     assert {weight.dtype for weight in loaded.model.parameters()} == {torch.float32}
@@ -78,12 +67,12 @@ def test_description_is_one_sorted_text(bundle, tmp_path):
     assert list(metadata) == ["captioner"]
     description = json.loads(metadata["captioner"])
     assert metadata["captioner"] == json.dumps(description, sort_keys=True)
-    assert description["format"] == checkpoint.FORMAT
+    assert description["format"] == bundle_module.FORMAT
     assert description["decoder"]["args"]["attention"]["args"]["attention_dim"] == 8
 
 
 def test_provenance_of_any_kind_comes_back(bundle, tmp_path):
-    bundle = checkpoint.Bundle(bundle.model, bundle.tokenizer, bundle.transform, {"steps": {2: 0.1, 10: (1, 2)}})
+    bundle = Bundle(bundle.model, bundle.tokenizer, bundle.transform, {"steps": {2: 0.1, 10: (1, 2)}})
     save_model(bundle, tmp_path / "m.safetensors")
     assert load_model(tmp_path / "m.safetensors").provenance == {"steps": {"2": 0.1, "10": [1, 2]}}
 
@@ -224,7 +213,7 @@ def test_foreign_files(tmp_path):
 
 
 def test_newer_format(bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 7)
+    monkeypatch.setattr(bundle_module, "FORMAT", 7)
     save_model(bundle, tmp_path / "m.safetensors")
     monkeypatch.undo()
     refused(

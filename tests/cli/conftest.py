@@ -1,8 +1,9 @@
-"""Fixtures of this folder."""
+"""A run of the training command, and `captioner caption` with the tiny model."""
 
 from __future__ import annotations
 
 import pytest
+from comparison_fixtures import config  # noqa: F401 (a fixture)
 from run_cases import arguments
 
 from captioner.cli.main import main

@@ -8,10 +8,11 @@ import yaml
 
 from captioner.cli import compare
 from captioner.cli.main import main
+from captioner.comparison import Result
 
 
-def result(seed: int, cider: float, meteor: float | None = 20.0, config: str = "") -> compare.Result:
-    return compare.Result(seed, config, cider / 2, meteor, cider, 4.0, 1_500_000, 2.0, 3.0, 50.0)
+def result(seed: int, cider: float, meteor: float | None = 20.0, config: str = "") -> Result:
+    return Result(seed, config, cider / 2, meteor, cider, 4.0, 1_500_000, 2.0, 3.0, 50.0)
 
 
 def test_what_is_done_is_not_done_again(config, tmp_path, monkeypatch, capsys):
@@ -23,13 +24,13 @@ def test_what_is_done_is_not_done_again(config, tmp_path, monkeypatch, capsys):
         if variant.name == "tiny/blind" and len(trained) == 3:
             raise RuntimeError("cut off")
 
-    monkeypatch.setattr(compare, "_train", train)
-    monkeypatch.setattr(compare, "_evaluate", lambda folder, seed, digest, trust: result(seed, 30.0, config=digest))
+    monkeypatch.setattr(compare, "train_variant", train)
+    monkeypatch.setattr(compare, "evaluate_run", lambda folder, seed, digest, trust: result(seed, 30.0, config=digest))
     arguments = ["compare", str(config), "--runs", str(tmp_path / "runs"), "--set", "trainer.max_epochs=1"]
     assert main(arguments) == 2  # cut off at the third
     done = trained.copy()
     trained.clear()
-    monkeypatch.setattr(compare, "_train", lambda variant, seed, *rest: trained.append((variant.name, seed)))
+    monkeypatch.setattr(compare, "train_variant", lambda variant, seed, *rest: trained.append((variant.name, seed)))
     assert main([*arguments, "--output", str(tmp_path / "out" / "table.md")]) == 0
     assert done == [(name, 0, "trainer.max_epochs=1") for name in ("tiny/tiny", "tiny/alone", "tiny/blind")]
     assert trained == [("tiny/blind", 0)]

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from captioner import evaluation
 from captioner.checkpoint import describe, rebuild
 from captioner.data.features.build_cache import build_cache
 from captioner.decoding import GreedySearch
+from captioner.evaluation import captions as evaluation
 from captioner.evaluation import evaluate
 from captioner.metrics import quick_score
 from captioner.predictors import Captioner, Wording

@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from captioner.data.features.build_cache import build_cache
+from captioner.data.images import ImageTransform
 from captioner.types import Memory
+
+TRANSFORM = ImageTransform(32)
 
 
 class SmallEncoder(nn.Module):
@@ -22,3 +26,9 @@ class SmallEncoder(nn.Module):
 
     def forward(self, pixels):
         return Memory.from_grid(self.network(pixels / 255 * self.scale))
+
+
+def build(folder, items, encoder, **options):
+    """A cache of small photos, quietly."""
+    options = {"num_workers": 0, "report": lambda line: None, "batch_size": 4} | options
+    return build_cache(folder, items, encoder, options.pop("transform", TRANSFORM), **options)

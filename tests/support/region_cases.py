@@ -5,9 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from captioner.data.features.find_regions import build_regions
+from captioner.data.features.identity import identity
 from captioner.data.features.regions import Regions
+from captioner.data.images import ImageTransform
 
 DIM = 5
+TRANSFORM = ImageTransform(32)
 
 
 def random_regions(seed: int, num_regions: int | None = None, size=(60, 40), dim: int = DIM) -> Regions:
@@ -41,3 +45,9 @@ class Eyes(nn.Module):
         boxes = torch.tensor([[0, 0, 1, 1], [0, 0, 0.5, 1]])
         means = pixels.float().mean((1, 2, 3)) / 255 * self.value
         return [(mean + torch.arange(2 * DIM).view(2, DIM), boxes, torch.tensor([0.9, 0.8])) for mean in means]
+
+
+def build(folder, pictures, eyes, transform=TRANSFORM, **options):
+    """What `Eyes` find in pictures, in a folder of regions."""
+    made_with = identity(eyes, transform)
+    return build_regions(folder, pictures, eyes.detect, transform, made_with, **{"num_workers": 0, **options})

@@ -24,7 +24,7 @@ from captioner.data.features.cache import FeatureCache
 from captioner.data.features.identity import differences, identity
 from captioner.data.features.regions import RegionFile
 from captioner.data.features.write_regions import RegionWriter
-from captioner.predictors import Captioner, load
+from captioner.predictors import load
 from captioner.specs import OLD_MODULES, present_name, public_name
 from captioner.types import CaptionedImage
 
@@ -43,13 +43,13 @@ def files(tmp_path, monkeypatch) -> Path:
     return tmp_path / "files"
 
 
-def assert_said(captions, name: str) -> None:
+def assert_said(captions, name: str, tolerance: float = 1e-4) -> None:
     """The words, their probability and where the model looked, as 0.1.0 had them."""
     for number, (caption, expected) in enumerate(zip(captions, EXPECTED[name], strict=True)):
         assert caption.text == expected["text"]
-        assert caption.log_prob == pytest.approx(expected["log_prob"], abs=1e-3)
+        assert caption.log_prob == pytest.approx(expected["log_prob"], abs=10 * tolerance)
         alpha = TENSORS[f"{name}.alpha.{number}"].numpy()
-        np.testing.assert_allclose(caption.maps.alpha, alpha, atol=1e-4)
+        np.testing.assert_allclose(caption.maps.alpha, alpha, atol=tolerance)
 
 
 def test_a_model_says_the_same_and_looks_at_the_same():
@@ -58,7 +58,9 @@ def test_a_model_says_the_same_and_looks_at_the_same():
 
 def test_a_feature_cache_is_read_and_added_to(files):
     model = load("model.safetensors", "cpu", cache="features")
-    assert_said(model.caption(["photos/0.png", "photos/1.png", "photos/2.png", "photos/3.png"]), "model")
+    assert_said(
+        model.caption(["photos/0.png", "photos/1.png", "photos/2.png", "photos/3.png"]), "model", tolerance=2e-3
+    )  # float16
     encoder = model.model.encoder.requires_grad_(False)
     augmented = FeatureCache.open("features", encoder, model.transform, Augmentation())
     assert augmented.load("photos/3.png", view=1).shape == (4, 4, 256)
@@ -90,7 +92,9 @@ def test_an_index_leads_to_the_images_of_its_shard():
 
 @pytest.mark.parametrize("run", ["photos_run", "dates_run"])
 def test_the_checkpoint_of_a_run_says_the_same(run):
-    model = load(FILES / run / "checkpoints" / "last.ckpt", "cpu", regions=FILES / "regions" if run == "photos_run" else None)
+    model = load(
+        FILES / run / "checkpoints" / "last.ckpt", "cpu", regions=FILES / "regions" if run == "photos_run" else None
+    )
     assert_said(model.caption(PHOTOS if run == "photos_run" else EXPECTED["dates"]), run)
     assert model.provenance["config"]["seed_everything"] == 7
 
@@ -142,7 +146,11 @@ def test_the_table_holds_no_more_than_what_is_gone():
         (["--model.schedule", "captioner.tasks.schedules.EpochDecay"], ("model", "schedule"), "EpochDecay"),
         (["--model.schedule=captioner.tasks.schedules.EpochDecay"], ("model", "schedule"), "EpochDecay"),
         (["--model.schedule.class_path=captioner.tasks.schedules.EpochDecay"], ("model", "schedule"), "EpochDecay"),
-        (["--model.schedule", "{class_path: captioner.tasks.schedules.EpochDecay}"], ("model", "schedule"), "EpochDecay"),
+        (
+            ["--model.schedule", "{class_path: captioner.tasks.schedules.EpochDecay}"],
+            ("model", "schedule"),
+            "EpochDecay",
+        ),
         (["--model.decoder", "UpDown"], ("model", "decoder"), "UpDown"),
         (["--model.decoder", "captioner.models.decoders.up_down.UpDown"], ("model", "decoder"), "UpDown"),
         (["--data.reader", "captioner.data.synthetic.SyntheticShapes"], ("data", "reader"), "SyntheticShapes"),

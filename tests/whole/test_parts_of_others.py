@@ -84,20 +84,23 @@ def test_parts_from_outside_work_by_their_class_paths_alone(tmp_path):
         "data.reader.init_args.root": tmp_path / "pictures",
         "data.reader.init_args.num_train": 2,
         "data.reader.init_args.num_dev": 2,
-        "model.encoder": json.dumps({"class_path": f"{__name__}.Patches", "init_args": {"feature_dim": 12}}),
+        "model.encoder": json.dumps({"class_path": "model_cases.Patches", "init_args": {"feature_dim": 12}}),
         "model.decoder": json.dumps({"class_path": f"{__name__}.Recounter", "init_args": {"attention": scorer}}),
     }
     config = Path(captioner.__file__).parents[1] / "configs" / "tiny.yaml"
     assert main(["train", "fit", "-c", str(config), *(f"--{name}={value}" for name, value in changes.items())]) == 0
 
-    trained = load_model(tmp_path / "run" / "checkpoints" / "last.ckpt", trust=[HERE])
+    trained = load_model(tmp_path / "run" / "checkpoints" / "last.ckpt", trust=[HERE, "model_cases"])
     path = tmp_path / "m.safetensors"
     save_model(trained, path, "float32")
-    with pytest.raises(CheckpointError, match=rf"from outside this package; .*--trust {HERE}"):
+    with pytest.raises(CheckpointError, match=r"from outside this package; .*--trust model_cases"):
         load_model(path)
-    decoder = load_model(path, trust=[HERE]).model.decoder
+    decoder = load_model(path, trust=[HERE, "model_cases"]).model.decoder
     assert type(decoder) is Recounter
     assert type(decoder.attention) is Cosine
     assert decoder.attention.sharpness == 3.0
-    found = [captions_of(model, two_images()) for model in (trained.model, load_model(path, trust=[HERE]).model)]
+    found = [
+        captions_of(model, two_images())
+        for model in (trained.model, load_model(path, trust=[HERE, "model_cases"]).model)
+    ]
     assert found[0] == found[1]

@@ -163,7 +163,7 @@ def script(folder: Path) -> None:
     import timm  # noqa: F401 (once for all forks)
 
     torch.set_num_threads(1)
-    killer = {"trainer": {"callbacks": [AVERAGED, {"class_path": "test_ddp.Killer"}]}}
+    killer = {"trainer": {"callbacks": [AVERAGED, {"class_path": "test_several_processes.Killer"}]}}
     (folder / "kill.yaml").write_text(yaml.safe_dump(killer), encoding="utf-8")
     kill, nodes = f"-c={folder / 'kill.yaml'}", ("--trainer.num_nodes=2", "--data.batch_size=4")
     model = f"--ckpt_path={folder / 'one' / 'checkpoints' / 'last.ckpt'}"

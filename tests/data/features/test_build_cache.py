@@ -13,21 +13,17 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from cache_cases import build
 from PIL import Image
 
 from captioner.data.features import build_cache as building
-from captioner.data.features.build_cache import build_cache
 from captioner.data.features.cache import FeatureCache
 from captioner.data.features.identity import CacheError
 from captioner.data.images import Augmentation, ImageTransform, open_image
+from captioner.files import LockedError
 from captioner.types import CaptionedImage
 
 TRANSFORM = ImageTransform(32)
-
-
-def build(folder, items, encoder, **options):
-    options = {"num_workers": 0, "report": lambda line: None, "batch_size": 4} | options
-    return build_cache(folder, items, encoder, options.pop("transform", TRANSFORM), **options)
 
 
 def direct(encoder, items):
@@ -150,7 +146,7 @@ def test_two_builders_at_once_are_refused(folder, items, encoder):
     def meanwhile(line):
         try:
             build(folder, items, encoder)
-        except CacheError as error:
+        except LockedError as error:
             errors.append(str(error))
 
     build(folder, items, encoder, report=meanwhile)

@@ -6,19 +6,14 @@ import pickle
 
 import pytest
 import torch
+from cache_cases import build
 
 from captioner.data.features import cache as reading
-from captioner.data.features.build_cache import build_cache
 from captioner.data.features.cache import FeatureCache
 from captioner.data.features.identity import CacheError
 from captioner.data.images import ImageTransform
 
 TRANSFORM = ImageTransform(32)
-
-
-def build(folder, items, encoder, **options):
-    options = {"num_workers": 0, "report": lambda line: None, "batch_size": 4} | options
-    return build_cache(folder, items, encoder, options.pop("transform", TRANSFORM), **options)
 
 
 def test_changed_image_is_refused_by_name(folder, items, encoder):

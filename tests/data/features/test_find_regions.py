@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from region_cases import Eyes
+from region_cases import Eyes, build
 
 from captioner.data.features import write_regions as writing
 from captioner.data.features.find_regions import build_regions
 
 # MISSING fit
-from captioner.data.features.identity import CacheError, identity
 from captioner.data.features.regions import RegionError, RegionFile
 from captioner.data.features.tsv import convert_tsv
 from captioner.data.features.write_regions import RegionWriter
 from captioner.data.images import ImageTransform
+from captioner.files import LockedError
 from captioner.types import CaptionedImage
 
 TRANSFORM = ImageTransform(32)
@@ -26,11 +26,6 @@ TRANSFORM = ImageTransform(32)
 
 def item(key, path="nowhere/photo.jpg") -> CaptionedImage:
     return CaptionedImage(key, Path(path))
-
-
-def build(folder, pictures, eyes, transform=TRANSFORM, **options):
-    made_with = identity(eyes, transform)
-    return build_regions(folder, pictures, eyes.detect, transform, made_with, **{"num_workers": 0, **options})
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -43,7 +38,7 @@ def test_what_the_detector_finds_is_in_pixels_of_the_photo(tmp_path, draw, num_w
     ):
         wide = item("wide.png", tmp_path / "wide.png")
         assert build(tmp_path / fit, [wide], Eyes(), ImageTransform(30, fit), num_workers=num_workers) == []
-        regions = RegionFile(tmp_path / fit).load(wide, 0, 0)
+        regions = RegionFile(tmp_path / fit).load(wide)
         assert regions.size == (60, 30)
         assert regions.boxes.tolist() == expected
         assert regions.scores.tolist() == pytest.approx([0.9, 0.8])
@@ -86,7 +81,7 @@ def test_two_writers_at_once_are_refused(tmp_path, pictures):
     def meanwhile(pixels):
         try:
             build(tmp_path / "r", pictures, Eyes())
-        except CacheError as error:
+        except LockedError as error:
             errors.append(str(error))
         return eyes.detect(pixels)
 

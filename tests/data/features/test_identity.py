@@ -6,19 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from cache_cases import SmallEncoder
+from cache_cases import SmallEncoder, build
 
-from captioner.data.features.build_cache import build_cache
 from captioner.data.features.cache import FeatureCache
 from captioner.data.features.identity import CacheError
 from captioner.data.images import Augmentation, ImageTransform
 
 TRANSFORM = ImageTransform(32)
-
-
-def build(folder, items, encoder, **options):
-    options = {"num_workers": 0, "report": lambda line: None, "batch_size": 4} | options
-    return build_cache(folder, items, encoder, options.pop("transform", TRANSFORM), **options)
 
 
 def flip_bit(tensor):

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from region_cases import Eyes, assert_same, random_regions
+from region_cases import Eyes, assert_same, build, random_regions
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from captioner.data.features.find_regions import build_regions
-from captioner.data.features.identity import identity
 from captioner.data.features.regions import RegionError, RegionFile, names_of
 from captioner.data.features.write_regions import RegionWriter, write_regions
 from captioner.data.images import ImageTransform
@@ -57,7 +55,7 @@ def test_images_are_found_by_id_or_name(tmp_path, stored, wanted):
     write_regions(tmp_path / "r.safetensors", {"other": random_regions(1), stored: regions}, dtype="float32")
     file = RegionFile(tmp_path / "r.safetensors")
     assert file.check([wanted]) == []
-    assert_same(file.load(wanted, 0, 0), regions)
+    assert_same(file.load(wanted), regions)
 
 
 def test_the_key_comes_before_the_name(tmp_path):
@@ -75,7 +73,7 @@ def test_an_image_that_is_not_in_is_named(tmp_path, images):
     with pytest.raises(
         ImageError, match=r"x/7\.png: is not in .*r\.safetensors, under none of the names '9', '7\.png'"
     ):
-        file.load(item(9, "x/7.png"), 0, 0)
+        file.load(item(9, "x/7.png"))
     problems = file.check([item("3.jpg"), item("no.jpg", "x/no.jpg"), item("4.jpg")])
     assert [problem.name for problem in problems] == ["x/no.jpg"]
     assert "captioner regions" in problems[0].reason
@@ -141,11 +139,6 @@ def test_files_that_do_not_belong_together(tmp_path, images):
     write_regions(tmp_path / "b.safetensors", {"x": random_regions(1)}, {"another": "detector"})
     with pytest.raises(RegionError, match="have different features"):
         RegionFile(tmp_path)
-
-
-def build(folder, items, eyes, transform=TRANSFORM, **options):
-    made_with = identity(eyes, transform)
-    return build_regions(folder, items, eyes.detect, transform, made_with, **{"num_workers": 0, **options})
 
 
 def test_features_belong_to_their_detector(tmp_path, pictures):

@@ -32,7 +32,7 @@ def test_bottom_up_features_are_converted(tmp_path):
     file = RegionFile(tmp_path / "r")
     assert list(file.places) == list(images) and file.made_with is None
     for key, regions in images.items():
-        read = file.load(item(int(key)), 0, 0)
+        read = file.load(item(int(key)))
         assert_same(read, regions._replace(scores=torch.full_like(regions.scores, torch.nan)))
 
 

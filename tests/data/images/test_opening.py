@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from captioner.data import images
-from captioner.data.images import open_image, open_photo
+from captioner.data.images import open_image, open_photo, opening
 from captioner.types import ImageError
 
 SIZE = (48, 32)  # width, height
@@ -400,7 +399,7 @@ def test_no_permission(tmp_path, monkeypatch):
 
 def test_bombs_are_refused_before_they_are_decoded(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow warns above 100, raises above 200
-    monkeypatch.setattr(images, "MAX_PIXELS", 150)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 150)
     assert open_image(encoded(Image.new("L", (12, 12)), "PNG")).size == (12, 12)  # without a warning
     for side in (13, 20):
         with pytest.raises(ImageError, match="more pixels"):
@@ -411,7 +410,7 @@ def test_bombs_are_refused_before_they_are_decoded(monkeypatch):
 
 def test_the_limit_lies_within_pillows_own():
     assert Image.MAX_IMAGE_PIXELS is not None
-    assert images.MAX_PIXELS <= 2 * Image.MAX_IMAGE_PIXELS
+    assert opening.MAX_PIXELS <= 2 * Image.MAX_IMAGE_PIXELS
 
 
 def test_random_damage_gives_a_picture_or_an_image_error():
@@ -458,7 +457,7 @@ def test_files_are_closed(tmp_path):
 
 def test_threads_hide_warnings_and_put_the_filters_back(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    monkeypatch.setattr(images, "MAX_PIXELS", 200)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 200)
     data = encoded(photo().resize((14, 14)), "PNG")
     filters = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:  # a warning that leaks is an error here

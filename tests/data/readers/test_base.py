@@ -7,6 +7,7 @@ import pickle
 import pytest
 from reader_cases import touch, write_coco, write_flickr8k, write_folder, write_karpathy
 
+from captioner.data import readers
 from captioner.data.readers import Reader, find_reader
 from captioner.types import CaptionedImage
 
@@ -68,7 +69,7 @@ def test_missing_images_are_counted(reader):
 def test_readers_are_values(reader):
     assert pickle.loads(pickle.dumps(reader)) == reader
     assert type(reader)(**vars(reader)) == reader
-    assert eval(repr(reader)) == reader
+    assert eval(repr(reader), vars(readers)) == reader
 
 
 def test_a_split_without_images_is_an_error(tmp_path):

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import torch
+from cache_cases import build
 
-from captioner.data.features.build_cache import build_cache
 from captioner.data.features.cache import FeatureCache
 from captioner.data.images import Augmentation, ImageTransform
 from captioner.data.sources.cached import CachedFeatures
 
 TRANSFORM = ImageTransform(32)
-
-
-def build(folder, items, encoder, **options):
-    options = {"num_workers": 0, "report": lambda line: None, "batch_size": 4} | options
-    return build_cache(folder, items, encoder, options.pop("transform", TRANSFORM), **options)
 
 
 def test_training_goes_through_the_views_in_turn(folder, items, encoder):

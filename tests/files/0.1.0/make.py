@@ -214,7 +214,12 @@ def class_paths() -> list[str]:
     for module in pkgutil.walk_packages(captioner.__path__, "captioner."):
         for name, value in vars(importlib.import_module(module.name)).items():
             own = inspect.isclass(value) and value.__module__.startswith("captioner.") and not name.startswith("_")
-            if own and not inspect.isabstract(value) and issubclass(value, PARTS) and (value.__module__ == module.name or hands_on(module.name, name)):
+            if (
+                own
+                and not inspect.isabstract(value)
+                and issubclass(value, PARTS)
+                and (value.__module__ == module.name or hands_on(module.name, name))
+            ):
                 found.add(f"{module.name}.{name}")
     return sorted(found)
 

@@ -1,0 +1,83 @@
+"""Files come to be whole or not at all; a folder is held by one process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+
+import pytest
+
+from captioner.files import LockedError, in_threads, locked, whole_file
+
+
+def test_a_file_comes_to_be_when_it_is_whole(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with whole_file(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError), whole_file(path) as file:
+        file.write("text")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_may_be_made_elsewhere(tmp_path):
+    workshop = tmp_path / "new" / "workshop"
+    with whole_file(tmp_path / "a.bin", workshop) as file:
+        file.write(b"new")
+        assert len(list(workshop.iterdir())) == 1
+    assert list(workshop.iterdir()) == []
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+def test_several_values_at_once_come_back_in_order():
+    both = threading.Barrier(2, timeout=10)
+
+    def wait(value):
+        both.wait()
+        return value * 2
+
+    assert list(in_threads(wait, range(4), 2)) == [0, 2, 4, 6]
+
+
+def hold(folder, is_held, let_go):
+    with locked(folder):
+        is_held.set()
+        let_go.wait(20)
+
+
+def test_a_folder_is_held_by_one(tmp_path):
+    context = multiprocessing.get_context("fork")
+    is_held, let_go = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path / "new", is_held, let_go))
+    other.start()
+    assert is_held.wait(20)
+    with pytest.raises(LockedError, match="another process is writing to it"), locked(tmp_path / "new"):
+        pass
+    threading.Timer(0.2, let_go.set).start()
+    begin = time.monotonic()
+    with locked(tmp_path / "new", wait=True):
+        assert time.monotonic() - begin > 0.1
+    other.join(20)
+
+
+def test_a_process_that_is_killed_lets_go(tmp_path):
+    context = multiprocessing.get_context("fork")
+    is_held, let_go = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(tmp_path, is_held, let_go))
+    other.start()
+    assert is_held.wait(20)
+    other.kill()
+    other.join(20)
+    with locked(tmp_path):
+        pass
