@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,30 @@ from captioner.tokenizer import Tokenizer, WordLevel
 torch.set_num_threads(1)  # for models as small as these more threads only get into each other's way
 
 CAPTIONS = ("a red dog runs on the green grass near two small boys", "a blue cat sits in front of a white house")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, default=0, help="shift all of torch's seeds by this; no test may depend on it")
+
+
+def pytest_configure(config):
+    shift = config.getoption("--seed")
+    if not shift:
+        return
+    seed, Generator = torch.manual_seed, torch.Generator  # noqa: N806
+
+    class Shifted(Generator):
+        def manual_seed(self, number: int) -> torch.Generator:
+            return super().manual_seed(number + shift)
+
+    torch.manual_seed = lambda number: seed(number + shift)
+    torch.Generator = Shifted
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request):
+    """Begin each test with its own random numbers, whichever test came before."""
+    torch.manual_seed(zlib.crc32(request.node.name.encode()))
 
 
 @pytest.fixture(autouse=True)

@@ -95,7 +95,7 @@ def search(request):
     return all_captions
 
 
-@pytest.fixture(params=range(4))
+@pytest.fixture(params=range(2))
 def model(request) -> TableModel:
     return TableModel(seed=request.param)
 

@@ -11,29 +11,23 @@ from captioner.decoding import BeamSearch, DiverseBeamSearch, GreedySearch, Samp
 EOS, UNK = 2, 3
 
 
-@pytest.mark.parametrize(("min_length", "max_length"), [(0, 1), (1, 1), (0, 6), (1, 6), (3, 6), (4, 4)])
-def test_captions_obey_the_rules(search, model, make_rules, min_length, max_length):
-    found = search(model.step, model.init_state(), make_rules(min_length, max_length))
-    assert len(found) == 3
-    for hypothesis in (hypothesis for image in found for hypothesis in image):
-        assert set(hypothesis.tokens) <= set(model.words)
-        assert len(hypothesis.tokens) <= max_length
-        assert len(hypothesis.tokens) >= (min_length if hypothesis.finished else max_length)
+LENGTHS = [(0, 1), (1, 1), (0, 6), (3, 6), (4, 4)]
 
 
-def test_log_prob_is_what_teacher_forcing_gives(search, model, make_rules):
-    found = search(model.step, model.init_state(), make_rules(max_length=6))
-    for image, hypotheses in enumerate(found):
-        assert hypotheses
-        for tokens, log_prob, _, finished in hypotheses:
-            assert log_prob == pytest.approx(model.log_prob(image, tokens, finished), abs=1e-4)
-
-
-def test_captions_are_distinct_and_the_best_come_first(search, model, make_rules):
-    for hypotheses in search(model.step, model.init_state(), make_rules(max_length=3)):
-        assert len({tuple(hypothesis.tokens) for hypothesis in hypotheses}) == len(hypotheses)
-        ranks = [(hypothesis.finished, hypothesis.score) for hypothesis in hypotheses]
-        assert ranks == sorted(ranks, reverse=True)
+def test_captions_obey_the_rules_and_are_distinct_and_the_best_comes_first(search, model, make_rules):
+    """And their log-probability is what teacher forcing gives."""
+    for min_length, max_length in LENGTHS:
+        found = search(model.step, model.init_state(), make_rules(min_length, max_length))
+        assert len(found) == 3
+        for image, hypotheses in enumerate(found):
+            assert hypotheses
+            for tokens, log_prob, _, finished in hypotheses:
+                assert set(tokens) <= set(model.words)
+                assert (min_length if finished else max_length) <= len(tokens) <= max_length
+                assert log_prob == pytest.approx(model.log_prob(image, tokens, finished), abs=1e-4)
+            assert len({tuple(hypothesis.tokens) for hypothesis in hypotheses}) == len(hypotheses)
+            ranks = [(hypothesis.finished, hypothesis.score) for hypothesis in hypotheses]
+            assert ranks == sorted(ranks, reverse=True)
 
 
 def test_batched_equals_one_by_one(search, model, make_rules):

@@ -10,7 +10,7 @@ A file of regions is `.safetensors`; a folder of such files (shards) is read as 
 
 and one metadata entry, "captioner_regions", a JSON text: `{"format": 1, "keys": [...], "made_with": ...}`. The I keys
 name the images: the data set's own ids as text ("391895" for COCO's 391895), or file names. "made_with" says which
-detector and transform the features are from (`feature_cache.identity`), or is null.
+detector and transform the features are from (`identity.identity`), or is null.
 
 An image of a data set is looked up under these names, the first that there is: its key, its file's name, that
 name without the suffix, and the number that ends a name in COCO's way (COCO_val2014_000000391895.jpg: 391895).

@@ -25,7 +25,7 @@ class CachedFeatures:
         self.seed = seed
 
     def load(self, item: CaptionedImage, epoch: int, index: int) -> Tensor:
-        """(h, w, D) float16 features; see `batches.Source`."""
+        """(h, w, D) float16 features; see `Source.load`."""
         view = (stable_seed("first view", self.seed, index) + epoch) % self.views
         return self.cache.load(item.path, view)
 

@@ -64,7 +64,7 @@ def pad_sentences(sentences: Sequence[Tensor]) -> Tensor:
 
 
 class Sentences:
-    """Sentences as a source of batches, see `batches.Source`.
+    """Sentences as a source of batches, see `Source`.
 
     Args:
         transform: makes their ids.

@@ -39,7 +39,7 @@ class CaptionData(SequenceData):
             after that the encoder is not run again. None reads image files.
         cache_views: how often the cache holds each training image: once plain, the others augmented.
         regions: a file, or a folder of files, of region features to read in place of images and cache, see
-            `data.regions`; features that were made with the model's own detector, or any for `PrecomputedRegions`.
+            `RegionFile`; features that were made with the model's own detector, or any for `PrecomputedRegions`.
         batch_size: images of a training batch, per process.
         eval_batch_size: images of a validation batch, per process.
         captions_per_image: where an image has more captions, training draws so many anew every epoch.
@@ -158,7 +158,7 @@ class CaptionData(SequenceData):
             wait: whether to wait where another process is building it.
 
         Raises:
-            CacheError: see `feature_cache.build_cache`; or some images cannot be read.
+            CacheError: see `features.build_cache`; or some images cannot be read.
         """
         if self.cache_dir is None:
             raise ValueError("there is no cache_dir to build a cache in")
