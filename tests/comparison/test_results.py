@@ -43,18 +43,19 @@ def test_what_is_done_is_not_done_again(config, tmp_path, monkeypatch, capsys):
 
 
 def test_it_trains_evaluates_and_draws(config, tmp_path, draw, capsys, monkeypatch):
-    """Whole trainings in processes of their own, as small as they come."""
+    """A whole training in a process of its own, as small as it comes; the variant changes the epochs."""
     for module in ("java", "scores"):
         monkeypatch.setattr(f"captioner.metrics.{module}.find_java", lambda: None)
     draw(0).save(tmp_path / "photo.png")
-    arguments = ["compare", str(config), "--only", "tiny", "blind", "--runs", str(tmp_path / "runs")]
+    arguments = ["compare", str(config), "--only", "alone", "--runs", str(tmp_path / "runs")]
     figure = ["--figure", str(tmp_path / "f.png"), "--photo", str(tmp_path / "photo.png"), "--caption", "a red circle"]
     assert main([*arguments, *figure, "--set", "data.captions_per_image=1"]) == 0
-    folder = tmp_path / "runs" / "tiny" / "blind" / "seed0"
+    folder = tmp_path / "runs" / "tiny" / "alone" / "seed0"
     found = json.loads((folder / "result.json").read_text())
     assert found["parameters"] > 1000
     assert 0 < found["cpu_minutes"]
     assert 0 < found["captions_per_second"]
     assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["captions_per_image"] == 1
-    assert "| blind | 1 |" in capsys.readouterr().out
+    assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
+    assert "| alone | 1 |" in capsys.readouterr().out
     assert (tmp_path / "f.png").stat().st_size > 1000

@@ -33,14 +33,17 @@ BATCHES = 5  # of an epoch
 
 SETTINGS = {
     "plain": {},
+    "without workers": {"workers": 0},
     "averaged weights": {"ema": True, "workers": 0},
     "accumulation and validation in mid-epoch": {"accumulate": 2, "val_check_interval": 3, "workers": 0},
     "early stopping": {"patience": 1, "min_delta": 9.0, "workers": 0},
 }
 KILLS = {  # hook, epoch, batch: where the run of a setting is killed
     "plain": [
-        ("on_train_batch_start", 0, 0),
         ("on_train_batch_start", 1, 3),
+    ],
+    "without workers": [  # which must make no difference
+        ("on_train_batch_start", 0, 0),
         ("on_train_batch_end", 1, 4),
         ("on_validation_batch_start", 1, 1),
         ("on_validation_end", 1, 0),
@@ -231,6 +234,7 @@ def test_killed_and_resumed_equals_whole(results, setting, kill):
 def test_the_runs_are_what_they_should_be(results):
     assert results["plain"]["steps"] == EPOCHS * BATCHES
     assert results["plain"]["weights"] == results["plain"]["saved"]
+    assert results["plain"] == results["without workers"]
     assert results["averaged weights"]["weights"] == results["averaged weights"]["saved"]
     assert results["averaged weights"]["weights"] != results["plain"]["weights"]
     assert results["early stopping"]["epochs"] == 2

@@ -24,6 +24,7 @@ from captioner.data.features.cache import FeatureCache
 from captioner.data.features.identity import differences, identity
 from captioner.data.features.regions import RegionFile
 from captioner.data.features.write_regions import RegionWriter
+from captioner.metrics import quick_score
 from captioner.predictors import load
 from captioner.specs import OLD_MODULES, present_name, public_name
 from captioner.types import CaptionedImage
@@ -108,7 +109,8 @@ def test_a_run_goes_on_to_the_weights_that_it_was_to_have(files, run, capsys):
     torch.testing.assert_close(end["state_dict"], weights, atol=1e-4, rtol=1e-4)
 
 
-def test_a_run_is_exported_and_evaluated_by_its_config(files, capsys):
+def test_a_run_is_exported_and_evaluated_by_its_config(files, capsys, monkeypatch):
+    monkeypatch.setattr("captioner.evaluation.captions.score", quick_score)
     assert main(["export", "photos_run", "--output", "exported.safetensors"]) == 0
     exported = load("exported.safetensors", "cpu", regions="regions")
     assert [caption.text for caption in exported.caption(["photos/0.png"])] == [EXPECTED["photos_run"][0]["text"]]

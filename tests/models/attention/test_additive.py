@@ -87,9 +87,8 @@ def test_a_compiled_decoder_learns_and_says_the_same():
     source, tokens = Memory.from_grid(torch.randn(B, 6, 2, 4)), torch.randint(11, (B, K, 6))
     lengths = torch.tensor([[5, 4, 3, 2]] * B)
 
-    def learn(bf16=False):
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            sums = CaptionLoss()(decoder(decoder.prepare(source), tokens, lengths), tokens[..., 1:])
+    def learn():
+        sums = CaptionLoss()(decoder(decoder.prepare(source), tokens, lengths), tokens[..., 1:])
         return [sums.total, *torch.autograd.grad(sums.total, list(decoder.parameters()))]
 
     @torch.no_grad()
@@ -105,4 +104,3 @@ def test_a_compiled_decoder_learns_and_says_the_same():
     assert decoder.attention.compare is not additive_scores
     torch.testing.assert_close(learn(), expected, atol=1e-4, rtol=1e-4)
     assert say() == said
-    assert learn(bf16=True)[0].item() == pytest.approx(expected[0].item(), rel=0.01)
