@@ -1,4 +1,4 @@
-"""Training configs: read with the paths of classes as they are today, and parts built of their sections."""
+"""Training configs, and parts built of their sections. Paths of classes are read as they are today."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 
-PARSER_MODE = "captioner"
+PARSER_MODE = "captioner"  # by this name jsonargparse knows how we read configs
 
 
 def present_argument(argument: str) -> str:

@@ -1,4 +1,4 @@
-"""What is done with files wherever they are: write one whole or not at all, hold a folder, look at many at once."""
+"""Files written whole or not at all, folders held for writing, many files at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one progress bar: on a terminal's stderr only, so that logs and pipes stay clean."""
+"""The one progress bar. It is on a terminal's stderr only, so that logs and pipes stay clean."""
 
 from __future__ import annotations
 

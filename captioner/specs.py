@@ -5,7 +5,7 @@ that is needed to describe one as JSON values, to build it again, and to tell tw
 `{"class": "captioner.models.GridEncoder", "args": {"name": ...}}`; arguments that are parts are descriptions, too.
 
 Files and configs name a class by the shortest path that leads to it. Paths of earlier versions go on working:
-`OLD_MODULES` says what has become of them.
+`OLD_MODULES` says what has become of them. Weights are told apart by a digest.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def public_name(cls: type) -> str:
 
 
 def present_name(path: str) -> str:
-    """The path of today for one of any version; what names no class of this package stays as it is."""
+    """Today's path for a path of any version; what is in no module of `OLD_MODULES` stays as it is."""
     module, _, name = path.rpartition(".")
     return f"{OLD_MODULES[module]}.{name}" if module in OLD_MODULES else path
 

@@ -3,8 +3,9 @@
     python docs/draw_house.py
 
 A room is a folder or a file of `captioner/`; what stands in it is the first sentence of its docstring. A line leads
-from a room to one that it imports; lines that follow from others are left out. What would run up, or to the right on
-one floor, is red. `tests/whole/test_rooms.py` reads the same, and allows no red line and no drawing of yesterday.
+from a room to one that it imports; lines that follow from others, and those to the ground floor, are left out. What
+would run up, or to the right on one floor, is red. `tests/test_rooms.py` reads the same, and allows no red line, no
+line behind a room, and no drawing that is out of date.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from textwrap import wrap
 
@@ -34,8 +36,13 @@ ORDER = tuple(room for _, floor in reversed(FLOORS) for room in floor)
 INSIDE = {"data": ("images", "shards", "features", "readers", "sources", "batches")}
 """Rooms within a room, in the order in which they may import."""
 
-WIDTH, MARGIN, LABEL, GAP, TITLE, LINE, FLOOR_GAP = 1180, 18, 104, 12, 17, 13, 44
-INK, FAINT, ROOM, EDGE, WRONG = "#1f2933", "#5b6775", "#f4f6f8", "#8fa1b3", "#d64545"
+WIDTH, MARGIN, LABEL, GAP = 1040, 14, 92, 16
+TITLE, LINE, LETTER, FLOOR_GAP = 19, 15, 6.35, 46  # heights of a name and of a line of text, the width of a letter
+INK, FAINT, EDGE, WRONG = "#1f2933", "#5b6775", "#7b8ea1", "#d64545"
+TINTS = ("#fdf3e7", "#f3f0fa", "#eaf3fb", "#e9f6f0", "#f4f6f8", "#ffffff")  # of floors, from the top
+
+Edge = tuple[str, str]
+"""A room, and one that it imports."""
 
 
 # ------------------------------------------------------------------------------------------ what is imported
@@ -132,110 +139,138 @@ def purpose(room: str, root: Path = ROOT) -> str:
     first = " ".join((doc or "").partition("\n\n")[0].split())
     sentence = first.partition(". ")[0].rstrip(".").replace("`", "")
     title, colon, rest = sentence.partition(": ")
-    return rest[0].upper() + rest[1:] if colon and len(title) < 14 else sentence
-
-
-def rectangle(x: float, y: float, width: float, height: float, fill: str) -> str:
-    """A box with round corners."""
-    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
-    return f'<rect {place} rx="5" fill="{fill}" stroke="{EDGE}"/>'
+    return rest[0].upper() + rest[1:] if colon and len(title) < 18 else sentence
 
 
 class Box:
     """A room's place in the drawing, in pixels."""
 
-    def __init__(self, room: str, x: float, width: float) -> None:
-        self.room = room
+    def __init__(self, room: str, x: float, width: float, tint: str) -> None:
+        self.room, self.tint = room, tint
         self.x, self.width = x, width
         self.y = 0.0
-        self.lines = wrap(purpose(room), int((width - 16) / 6.0))
-        self.height = 12 + TITLE + LINE * len(self.lines) + (24 if room in INSIDE else 0)
+        self.lines = wrap(purpose(room), int((width - 18) / LETTER))
+        self.height = 12.0 + TITLE + LINE * len(self.lines) + (28 if room in INSIDE else 0)
 
     def svg(self) -> Iterator[str]:
         """The box with its text."""
         name = self.room if (ROOT / f"{self.room}.py").exists() else f"{self.room}/"
-        yield rectangle(self.x, self.y, self.width, self.height, ROOM)
-        yield f'<text x="{self.x + 8}" y="{self.y + 19}" class="name">{name}</text>'
-        for number, line in enumerate(self.lines, start=1):
-            yield f'<text x="{self.x + 8}" y="{self.y + 18 + LINE * number + 3}">{escape(line)}</text>'
+        yield rectangle(self.x, self.y, self.width, self.height, self.tint)
+        yield f'<text x="{self.x + 9:.1f}" y="{self.y + 20:.1f}" class="name">{name}</text>'
+        for number, text in enumerate(self.lines, start=1):
+            yield f'<text x="{self.x + 9:.1f}" y="{self.y + TITLE + LINE * number + 2:.1f}">{escape(text)}</text>'
         inside = INSIDE.get(self.room, ())
         step = (self.width - 12) / max(1, len(inside))
         for number, name in enumerate(inside):
-            x, y = self.x + 6 + step * number, self.y + self.height - 25
-            yield rectangle(x + 1, y, step - 4, 19, "white")
-            yield f'<text x="{x + step / 2 - 1:.1f}" y="{y + 13}" text-anchor="middle">{name}</text>'
+            x, y = self.x + 6 + step * number, self.y + self.height - 29
+            yield rectangle(x + 1, y, step - 3, 22, "white")
+            yield f'<text x="{x + step / 2 - 0.5:.1f}" y="{y + 15:.1f}" text-anchor="middle">{name}</text>'
 
 
-def place() -> dict[str, Box]:
-    """All boxes; those of a floor share its width, a room with rooms inside has the room of three."""
-    boxes: dict[str, Box] = {}
+def rectangle(x: float, y: float, width: float, height: float, fill: str) -> str:
+    """A box with round corners."""
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect {place} rx="6" fill="{fill}" stroke="{EDGE}"/>'
+
+
+def place() -> list[list[Box]]:
+    """The boxes of each floor. On one with few rooms they stand apart, so that lines that skip it have a way."""
+    floors: list[list[Box]] = []
     y = float(MARGIN)
-    for _, rooms in FLOORS:
-        shares = [2.6 if room in INSIDE else 1.0 for room in rooms]
-        room_for_all = WIDTH - LABEL - MARGIN - GAP * (len(rooms) - 1)
-        unit = min(room_for_all / sum(shares), 250)
-        gap = GAP + (room_for_all - unit * sum(shares)) / (len(rooms) + 1)  # for lines that skip a floor
-        x = LABEL + gap - GAP
-        floor = []
+    for (_, rooms), tint in zip(FLOORS, TINTS, strict=True):
+        shares = [3.3 if room in INSIDE else 1.0 for room in rooms]  # a room with rooms inside is wider
+        whole = WIDTH - LABEL - MARGIN - GAP * (len(rooms) - 1)
+        unit = min(whole / sum(shares), 200)
+        apart = (whole - unit * sum(shares)) / (len(rooms) + 1)
+        x, floor = LABEL + apart, []
         for room, share in zip(rooms, shares, strict=True):
-            floor.append(Box(room, round(x, 1), round(unit * share, 1)))
-            x += unit * share + gap
+            floor.append(Box(room, x, unit * share, tint))
+            x += unit * share + GAP + apart
         height = max(box.height for box in floor)
         for box in floor:
             box.y, box.height = y, height
-            boxes[box.room] = box
+        floors.append(floor)
         y += height + FLOOR_GAP
-    return boxes
+    return floors
 
 
-def line(start: Box, end: Box, offset: tuple[float, float], is_wrong: bool) -> str:
-    """A curve from one room down to another, or beside it."""
-    colour = WRONG if is_wrong else EDGE
-    if start.y == end.y:
-        side = start.x if end.x < start.x else start.x + start.width
-        other = end.x + end.width if end.x < start.x else end.x
-        path = f"M{side:.1f},{start.y + 16:.1f} L{other:.1f},{end.y + 16:.1f}"
-    else:
-        x0, y0, x1, y1 = offset[0], start.y + start.height, offset[1], end.y
-        middle = (y0 + y1) / 2
-        path = f"M{x0:.1f},{y0:.1f} C{x0:.1f},{middle:.1f} {x1:.1f},{middle:.1f} {x1:.1f},{y1 - 2:.1f}"
-    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.3" marker-end="url(#tip)"/>'
+def gates(floor: Sequence[Box]) -> list[tuple[float, float]]:
+    """Where a line can go through a floor, between its boxes: from x to x."""
+    edges = [LABEL - 10.0, *(x for box in floor for x in (box.x, box.x + box.width)), WIDTH - 2.0]
+    return [(left + 5, right - 5) for left, right in zip(edges[::2], edges[1::2], strict=True) if right - left > 10]
 
 
-def spread(box: Box, number: int, count: int) -> float:
-    """Where the line of this number of a room's lines touches it."""
-    return box.x + box.width * (number + 1) / (count + 1)
-
-
-def lines(edges: Sequence[tuple[str, str]], boxes: Mapping[str, Box]) -> Iterator[str]:
-    """All lines, in such an order at each room that few of them cross."""
-    out = {room: sorted((b for a, b in edges if a == room), key=lambda b: boxes[b].x) for room in boxes}
-    into = {room: sorted((a for a, b in edges if b == room), key=lambda a: boxes[a].x) for room in boxes}
+def ways(edges: Sequence[Edge], floors: Sequence[Sequence[Box]]) -> dict[Edge, list[tuple[float, float]]]:
+    """For each line the points that it goes through, from the bottom of a box to the top of another."""
+    boxes = {box.room: box for floor in floors for box in floor}
+    level = {box.room: number for number, floor in enumerate(floors) for box in floor}
+    found: dict[Edge, list[tuple[float, float]]] = {}
+    taken: set[tuple[float, float]] = set()  # points that a line goes through already
     for room, other in edges:
-        x0 = spread(boxes[room], out[room].index(other), len(out[room]))
-        x1 = spread(boxes[other], into[other].index(room), len(into[other]))
-        yield line(boxes[room], boxes[other], (x0, x1), ORDER.index(other) > ORDER.index(room))
+        start, end = boxes[room], boxes[other]
+        if start.y == end.y:
+            left = end.x < start.x
+            sides = (start.x, end.x + end.width) if left else (start.x + start.width, end.x)
+            found[room, other] = [(side, start.y + 18) for side in sides]
+            continue
+        below = sorted((b for a, b in edges if a == room and boxes[b].y > start.y), key=lambda b: boxes[b].x)
+        above = sorted((a for a, b in edges if b == other and boxes[a].y < end.y), key=lambda a: boxes[a].x)
+        x = start.x + start.width * (below.index(other) + 1) / (len(below) + 1)
+        x_end = end.x + end.width * (above.index(room) + 1) / (len(above) + 1)
+        points = [(x, start.y + start.height)]
+        for floor in floors[level[room] + 1 : level[other]]:
+            share = (floor[0].y - points[0][1]) / (end.y - points[0][1])
+            wanted = x + (x_end - x) * share
+            gate = min(gates(floor), key=lambda gate: abs(min(max(wanted, gate[0]), gate[1]) - wanted))
+            through = min(max(wanted, gate[0]), gate[1])
+            while any(y == floor[0].y and abs(x - through) < 8 for x, y in taken):
+                through += 8 if through < sum(gate) / 2 else -8
+            taken.add((through, floor[0].y))
+            points += [(through, floor[0].y), (through, floor[0].y + floor[0].height)]
+        found[room, other] = [*points, (x_end, end.y)]
+    return found
+
+
+def curve(points: Sequence[tuple[float, float]], is_wrong: bool) -> str:
+    """A line through points, upright at each of them; or a straight one between neighbours."""
+    path = f"M{points[0][0]:.1f},{points[0][1]:.1f}"
+    for (x0, y0), (x1, y1) in pairwise(points):
+        middle = (y0 + y1) / 2
+        path += (
+            f" L{x1:.1f},{y1:.1f}" if y0 == y1 else f" C{x0:.1f},{middle:.1f} {x1:.1f},{middle:.1f} {x1:.1f},{y1:.1f}"
+        )
+    colour, tip = (WRONG, "wrong") if is_wrong else (EDGE, "tip")
+    return f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.4" marker-end="url(#{tip})"/>'
+
+
+def drawn(rooms: Mapping[str, set[str]]) -> list[Edge]:
+    """The lines of the drawing: imports that do not follow from others; to the ground floor, those of its own rooms."""
+    ground = FLOORS[-1][1]
+    return [(room, other) for room, other in direct(rooms) if other not in ground or room in ground]
 
 
 def svg() -> str:
     """The whole drawing."""
-    boxes = place()
-    height = max(box.y + box.height for box in boxes.values()) + MARGIN
+    floors, edges = place(), drawn(between_rooms(graph()))
+    height = floors[-1][0].y + floors[-1][0].height + MARGIN
+    tip = '<path d="M0,0 L8,4 L0,8 z" fill="{}"/></marker>'
+    marker = '<marker id="{}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
-        f'height="{height:.0f}" role="img" aria-label="The rooms of captioner and what each imports">',
-        f"<style>text{{font:11px Helvetica,Arial,sans-serif;fill:{INK}}}"
-        f".name{{font:bold 13px Menlo,Consolas,monospace}}.floor{{fill:{FAINT};font-style:italic}}</style>",
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="6" markerHeight="6" orient="auto">'
-        f'<path d="M0,0 L8,4 L0,8 z" fill="{EDGE}"/></marker></defs>',
+        f'height="{height:.0f}" role="img" aria-label="The rooms of captioner, and which import which">',
+        f"<style>text{{font:12px Helvetica,Arial,sans-serif;fill:{INK}}}"
+        f".name{{font:bold 14px Menlo,Consolas,monospace}}.floor{{fill:{FAINT};font-style:italic}}</style>",
+        f"<defs>{marker.format('tip')}{tip.format(EDGE)}{marker.format('wrong')}{tip.format(WRONG)}</defs>",
         f'<rect width="{WIDTH}" height="{height:.0f}" fill="white"/>',
     ]
-    for label, rooms in FLOORS:
-        box = boxes[rooms[0]]
-        parts.append(f'<text x="{MARGIN - 6}" y="{box.y + 19}" class="floor">{label}</text>')
-    parts += lines(direct(between_rooms(graph())), boxes)
-    for box in boxes.values():
-        parts += box.svg()
+    for (label, _), floor in zip(FLOORS, floors, strict=True):
+        for number, word in enumerate(wrap(label, 12)):
+            parts.append(f'<text x="{MARGIN - 6}" y="{floor[0].y + 19 + LINE * number}" class="floor">{word}</text>')
+    for (room, other), points in ways(edges, floors).items():
+        parts.append(curve(points, ORDER.index(other) > ORDER.index(room)))
+    for floor in floors:
+        for box in floor:
+            parts += box.svg()
     return "\n".join([*parts, "</svg>", ""])
 
 

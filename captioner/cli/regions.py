@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,13 +116,14 @@ def _detector(args: argparse.Namespace, encoder: Encoder | None) -> RegionEncode
         ValueError: the config's encoder is no detector, or the arguments do not make one.
     """
     from captioner.models.encoders import RegionEncoder
+    from captioner.specs import describe_part
 
     given = {"name": args.detector, "weights": args.weights, "num_regions": args.num_regions}
     given = {name: value for name, value in given.items() if value is not None}
     if isinstance(encoder, RegionEncoder):
         if not given:
             return encoder
-        own = {name: getattr(encoder, name) for name in signature(RegionEncoder).parameters}
+        own = describe_part(encoder)["args"]
     elif encoder is None or args.detector:
         own = {"name": DETECTOR, "weights": "default", "num_regions": 36, "min_regions": 10}
     else:

@@ -1,4 +1,4 @@
-"""What training minimises: the likelihood of the words, the doubly stochastic term, and what hard attention learns by.
+"""What training minimises: likelihood, the doubly stochastic term, hard attention's rewards.
 
 All are sums over captions together with the numbers they are to be divided by (`sums.py`), so that gradient
 accumulation and several processes can divide by the global numbers, not by a mean of means.

@@ -1,4 +1,4 @@
-"""What hard attention learns by."""
+"""The REINFORCE loss of hard attention."""
 
 from __future__ import annotations
 

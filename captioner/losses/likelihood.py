@@ -1,8 +1,4 @@
-"""What training minimises: the likelihood of the words, and the doubly stochastic term.
-
-Both are sums over captions together with the numbers they are to be divided by, so that gradient
-accumulation and several processes can divide by the global numbers, not by a mean of means.
-"""
+"""The likelihood of the words, and the doubly stochastic term."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training of any model needs of Lightning: bases of tasks and data, exact resume, schedules, averages."""
+"""What training needs of Lightning: bases of tasks and data, exact resume, schedules, averages."""
 
 from captioner.training.averaging import AveragedWeights
 from captioner.training.data import SequenceData

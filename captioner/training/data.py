@@ -1,4 +1,4 @@
-"""What all data that is trained on shares."""
+"""What data with captions share, of photos or of sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training of any model shares: sums over all processes, optimiser, schedule, what a checkpoint holds."""
+"""What trainings share: sums over all processes, optimiser, schedule, what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Twin = TypeVar("Twin", bound="Task")
 
 
 class Task(pl.LightningModule, ABC):
-    """The training of a model, whatever its problem; validation is the subclass's.
+    """The training of a model with an encoder and a decoder; validation is the subclass's.
 
     Subclasses give `add_up`, `means` and `bundle`. `train/loss` is logged, and what `means` gives, of all processes.
 

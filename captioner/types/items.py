@@ -63,7 +63,7 @@ class CaptionedImage:
 
     Attributes:
         image_id: COCO's integer id, or the file's name where a data set has no ids of its own.
-        path: where the image file lies; an image in a shard stands for itself.
+        path: where the image file lies; or the image in a shard itself.
         captions: reference captions as written, any number (none for a test set without captions).
     """
 

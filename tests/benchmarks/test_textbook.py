@@ -72,9 +72,9 @@ def test_losses_gradients_and_alphas_are_ours(gate, deep_output):
 def test_captions_and_where_it_looked_are_ours(gate, deep_output, length_penalty):
     ours = make_ours(gate, deep_output)
     with torch.no_grad():
-        ours.output.bias[RULES.eos_id] += 1
+        ours.output.bias[RULES.eos_id] += 3
     book = textbook_of(ours)
-    features = make_features(Sizes(num_images=12, grid=3, feature_dim=10)).double()
+    features = 10 * make_features(Sizes(num_images=12, grid=3, feature_dim=10)).double()  # so that images matter
     with torch.no_grad():
         memory = ours.prepare(as_memory(features, SIZES.grid))
         found = BeamSearch(4, length_penalty)(

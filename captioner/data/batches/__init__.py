@@ -1,6 +1,6 @@
 """Image-major batches: an image is loaded, moved and encoded once for its K captions.
 
-Sentences that are read in place of images go the same way: where it says image, it may be one of them.
+Sentences that are read in place of images go the same way: read "image" as "image or sentence".
 Images of alike caption length share a batch, and inside a batch longer captions come first, so that
 a decoder spends nothing on rows that have ended. What is in a batch depends on (seed, epoch) alone and
 the loader knows which batches were used, so that a training run that was cut off goes on where it was.

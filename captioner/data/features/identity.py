@@ -1,4 +1,4 @@
-"""What features were made with: by it one knows whether they are those that are wanted."""
+"""What features were made with, to tell whether they are those that are wanted."""
 
 from __future__ import annotations
 

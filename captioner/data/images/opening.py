@@ -1,4 +1,4 @@
-"""The one way to open an image, and to find images, for the whole project.
+"""The one way to open an image, for the whole project.
 
 Whatever a photo is stored as, `open_image` gives the same thing: an upright RGB image with its pixels loaded,
 or an `ImageError` that says in one line which image could not be read and why. `open_photo` does the same for those who

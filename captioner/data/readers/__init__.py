@@ -5,14 +5,14 @@ A reader says which splits there are and reads one of them. To add a data set, w
 to `READERS` in `find.py`, a line.
 """
 
-from captioner.data.readers.base import Reader, find_split
+from captioner.data.readers.base import Reader, TextReader, find_split
 from captioner.data.readers.coco import CocoCaptions
 from captioner.data.readers.dates import Dates
 from captioner.data.readers.find import find_reader, read_data
 from captioner.data.readers.flickr8k import Flickr8k
 from captioner.data.readers.folder import CaptionFolder
 from captioner.data.readers.karpathy import KarpathySplit
-from captioner.data.readers.parallel_text import ParallelText, TextReader
+from captioner.data.readers.parallel_text import ParallelText
 from captioner.data.readers.shapes import SyntheticShapes
 from captioner.data.readers.shards import Shards
 

@@ -1,4 +1,4 @@
-"""What a reader of images with captions is."""
+"""What a reader is, of images with captions and of sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from captioner.types import CaptionedImage
+from captioner.types import CaptionedImage, TextPair
 
 VALIDATION_NAMES = ("dev", "val", "valid", "validation")
 """What data sets call the split on which one chooses; asking for any of them gets the one that is there."""
@@ -75,6 +75,35 @@ class Reader(ABC):
             raise ValueError(f"{self}: split {name!r} holds no images")
         if require_images:
             _require_images([item.path for item in items if isinstance(item.path, Path)])
+        return items
+
+
+class TextReader(ABC):
+    """A data set of sentences with what they are to become."""
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that can be read."""
+
+    @abstractmethod
+    def items(self, split: str) -> list[TextPair]:
+        """The pairs of one of `splits`, in the data set's order, each with a key of its own."""
+
+    def read(self, split: str) -> list[TextPair]:
+        """Read one split.
+
+        Args:
+            split: one of `splits`; "dev", "val", "valid" and "validation" stand for one another.
+
+        Raises:
+            ValueError: there is no such split, it is empty, or a file is malformed (the error names file and line).
+            FileNotFoundError: a file is missing.
+        """
+        name = find_split(split, self.splits, str(self))
+        items = self.items(name)
+        if not items:
+            raise ValueError(f"{self}: split {name!r} holds no sentences")
         return items
 
 

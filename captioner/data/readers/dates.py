@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass
 from datetime import date
 
-from captioner.data.readers.parallel_text import TextReader
+from captioner.data.readers.base import TextReader
 from captioner.types import TextPair
 
 MONTHS = (

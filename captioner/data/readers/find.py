@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from captioner.data.readers.base import Reader
+from captioner.data.readers.base import Reader, TextReader
 from captioner.data.readers.coco import CocoCaptions
 from captioner.data.readers.flickr8k import Flickr8k
 from captioner.data.readers.folder import CaptionFolder
 from captioner.data.readers.karpathy import KarpathySplit
-from captioner.data.readers.parallel_text import TextReader
 from captioner.data.readers.shards import Shards
 
 READERS: tuple[type[Reader], ...] = (

@@ -1,45 +1,15 @@
-"""Readers of sentences with what they are to become."""
+"""Parallel text: sentences with what they are to become."""
 
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.data.readers.base import find_split
+from captioner.data.readers.base import TextReader
 from captioner.types import TextPair
-
-
-class TextReader(ABC):
-    """A data set of sentences with what they are to become."""
-
-    @property
-    @abstractmethod
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits that can be read."""
-
-    @abstractmethod
-    def items(self, split: str) -> list[TextPair]:
-        """The pairs of one of `splits`, in the data set's order, each with a key of its own."""
-
-    def read(self, split: str) -> list[TextPair]:
-        """Read one split.
-
-        Args:
-            split: one of `splits`; "dev", "val", "valid" and "validation" stand for one another.
-
-        Raises:
-            ValueError: there is no such split, it is empty, or a file is malformed (the error names file and line).
-            FileNotFoundError: a file is missing.
-        """
-        name = find_split(split, self.splits, str(self))
-        items = self.items(name)
-        if not items:
-            raise ValueError(f"{self}: split {name!r} holds no sentences")
-        return items
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Data sets in shards: where in a shard the images lie (its index), the reader of such a set, and the writer of one.
+"""Where in a shard the images lie: its index.
 
 An index is a file of JSON lines, `SHARD.tar.jsonl`, beside its shard or in a folder of its own:
 
