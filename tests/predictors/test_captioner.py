@@ -187,7 +187,7 @@ def test_half_precision_says_the_same_nearly(model, bundle, draw):
     assert near.maps.alpha.dtype == np.float32
     assert near.log_prob != exact.log_prob
     look = Captioner(bundle, "cpu", precision="bf16").look(photo, exact.text)
-    assert look.log_prob == pytest.approx(exact.log_prob, abs=0.02 * (1 + len(exact.words)))
+    assert look.log_prob == pytest.approx(exact.log_prob, abs=0.05 * (1 + len(exact.words)))
     with pytest.raises(ValueError, match="precision must be fp32 or bf16, not 'fp16'"):
         Captioner(bundle, "cpu", precision="fp16")
 
