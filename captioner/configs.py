@@ -56,7 +56,7 @@ def data_arguments(config: Any) -> dict[str, Any]:
         KeyError, TypeError: it is no training config.
     """
     data = config["data"]
-    return data["init_args"] if "class_path" in data else data
+    return data.get("init_args", {}) if "class_path" in data else data
 
 
 def instantiate(parser: ArgumentParser, values: dict[str, Any], where: str) -> Namespace:

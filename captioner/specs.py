@@ -60,9 +60,12 @@ def public_name(cls: type) -> str:
 
 
 def present_name(path: str) -> str:
-    """Today's path for a path of any version; what is in no module of `OLD_MODULES` stays as it is."""
+    """Today's path for a path of any version; what is no class in one of `OLD_MODULES` stays as it is."""
     module, _, name = path.rpartition(".")
-    return f"{OLD_MODULES[module]}.{name}" if module in OLD_MODULES else path
+    if module not in OLD_MODULES or not name.isidentifier():
+        return path
+    found = vars(importlib.import_module(OLD_MODULES[module])).get(name)
+    return f"{OLD_MODULES[module]}.{name}" if isinstance(found, type) else path
 
 
 def with_present_names(value: Any) -> Any:
@@ -154,21 +157,21 @@ def build_part(spec: Mapping[str, Any], kind: type, trust: Sequence[str] = ()) -
         )
     try:
         cls = _class_of(path)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: a path without a module
         raise SpecError(f"it needs {path}, which is not to be found: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, kind)):
         raise SpecError(f"{path} is no {kind.__name__}")
     args = {}
     for name, value in spec["args"].items():
         if isinstance(value, list):
-            value = [build_part(part, nn.Module, trust) if _is_spec(part) else part for part in value]
-        elif _is_spec(value):
+            value = [build_part(part, nn.Module, trust) if is_spec(part) else part for part in value]
+        elif is_spec(value):
             is_factory = "Callable" in str(inspect.signature(cls).parameters[name].annotation)
             value = _factory(value, trust) if is_factory else build_part(value, nn.Module, trust)
         args[name] = value
     try:
         return cls(**args)
-    except (ValueError, RuntimeError, OSError) as error:  # weights that are not at hand, say
+    except (ValueError, TypeError, RuntimeError, OSError) as error:  # weights that are not at hand, say
         raise SpecError(f"its {cls.__name__} cannot be built: {error}") from error
 
 
@@ -177,7 +180,7 @@ def _factory(spec: Mapping[str, Any], trust: Sequence[str]) -> Callable[..., nn.
     return lambda *sizes: build_part(spec, nn.Module, trust)
 
 
-def _is_spec(value: Any) -> bool:
+def is_spec(value: Any) -> bool:
     """Whether an argument is a part that `describe_part` described."""
     return isinstance(value, dict) and value.keys() == {"class", "args"}
 
@@ -204,7 +207,7 @@ def weightless(value: Any) -> Any:
     """A description whose modules, at any depth, begin without weights, as these are to be put in."""
     if isinstance(value, list):
         return [weightless(part) for part in value]
-    if not _is_spec(value):
+    if not is_spec(value):
         return value
     args = {name: "none" if name == "weights" else weightless(part) for name, part in value["args"].items()}
     return {**value, "args": args}
@@ -215,9 +218,9 @@ def name_weights(module: Any, spec: Mapping[str, Any]) -> None:
     for name, value in spec["args"].items():
         if name == "weights":
             module.weights = value
-        elif _is_spec(value):
+        elif is_spec(value):
             name_weights(getattr(module, name), value)
         elif isinstance(value, list):
             for number, part in enumerate(value):
-                if _is_spec(part):
+                if is_spec(part):
                     name_weights(getattr(module, name)[number], part)

@@ -12,10 +12,12 @@ from captioner.training import Schedule, WarmupCosine
 def test_paths_of_classes_are_those_of_today(tmp_path):
     (tmp_path / "a.yaml").write_text(
         "schedules: [captioner.tasks.schedules.WarmupCosine, other.tasks.schedules.X]\n"
+        "folders: [captioner.data.text.d, captioner.tasks.resume.run, captioner.data.text.]\n"
         "captioner.tasks.schedules.Constant: {class_path: captioner.data.dates.Dates, note: captioner.data.dates}\n"
     )
     assert read_config(tmp_path / "a.yaml") == {
         "schedules": ["captioner.training.WarmupCosine", "other.tasks.schedules.X"],
+        "folders": ["captioner.data.text.d", "captioner.tasks.resume.run", "captioner.data.text."],
         "captioner.training.Constant": {"class_path": "captioner.data.readers.Dates", "note": "captioner.data.dates"},
     }
 
@@ -31,6 +33,7 @@ def test_what_is_no_yaml_is_named(content, tmp_path):
 def test_data_have_arguments_in_either_form():
     assert data_arguments({"data": {"batch_size": 3}}) == {"batch_size": 3}
     assert data_arguments({"data": {"class_path": "TextData", "init_args": {"batch_size": 3}}}) == {"batch_size": 3}
+    assert data_arguments({"data": {"class_path": "TextData"}}) == {}
     for config in ({}, [], None, {"data": None}):
         with pytest.raises((KeyError, TypeError)):
             data_arguments(config)

@@ -103,7 +103,9 @@ CLASSES = [
     ("captioner.cli.main.main", "is no Encoder"),
     ("captioner.checkpoint.os.system", "not to be found"),
     ("captioner.checkpoint.bundle.Tokenizer", "is no Encoder"),
+    ("captioner", "not to be found"),
     ("captioner.models.Decoder", "is no Encoder"),
+    ("captioner.models.GridEncoder", "cannot be built"),
     ("captioner.models.NoSuchEncoder", "not to be found"),
     ("captioner.nowhere.Encoder", "not to be found"),
 ]

@@ -118,7 +118,7 @@ def test_the_estimator_s_mean_is_the_exact_gradient(cls, monkeypatch):
     assert exact.abs().max() > 0.1
     for mean in means[:2]:
         torch.testing.assert_close(mean, exact, atol=1e-8, rtol=0)
-    assert (means[2] - exact).abs().max() > 0.01  # rewards are a part of it that matters,
+    assert (means[2] - exact).abs().max() > 1e-4  # rewards are a part of it that matters,
     assert squares[0] != pytest.approx(squares[1])  # and each sample's gradient changes with the baseline
 
 

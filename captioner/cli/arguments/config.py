@@ -22,10 +22,12 @@ def data_and_encoder(path: str) -> tuple[CaptionData, Encoder]:
     from captioner.tasks.captioning import CaptionData
 
     config = read_config(path)
-    if not isinstance(config, dict) or "data" not in config or "encoder" not in config.get("model", {}):
-        raise ValueError(f"{path}: not a training config: it has no data, or no model.encoder")
+    try:
+        sections = {"data": data_arguments(config), "encoder": config["model"]["encoder"]}
+    except (KeyError, TypeError):
+        raise ValueError(f"{path}: not a training config: it has no data, or no model.encoder") from None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(CaptionData, "data")
     parser.add_subclass_arguments(Encoder, "encoder")
-    parts = instantiate(parser, {"data": data_arguments(config), "encoder": config["model"]["encoder"]}, path)
+    parts = instantiate(parser, sections, path)
     return parts.data, parts.encoder

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from captioner.data.images import ImageTransform
-from captioner.specs import describe_part, same_class, weights_digest
+from captioner.specs import describe_part, is_spec, same_class, weights_digest
 
 FORMAT = 1
 FLOAT16_MAX = 65504.0
@@ -18,9 +18,16 @@ class CacheError(ValueError):
 
 
 def description(part: object) -> dict[str, Any]:
-    """A part's class and constructor arguments side by side, as JSON values."""
-    spec = describe_part(part)
-    return {"class": spec["class"], **spec["args"]}
+    """A part's class and constructor arguments side by side, as JSON values; likewise of parts among the arguments."""
+    return _flat(describe_part(part))
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_flat(item) for item in value]
+    if not is_spec(value):
+        return value
+    return {"class": value["class"], **{name: _flat(argument) for name, argument in value["args"].items()}}
 
 
 def identity(encoder: nn.Module, transform: ImageTransform) -> dict[str, Any]:

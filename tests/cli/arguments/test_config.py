@@ -34,6 +34,9 @@ def test_they_are_made_as_the_config_says(has_class_path, tmp_path):
         ("data: [", "not a YAML file"),
         ("- a", "not a training config"),
         ("data: {}", "not a training config: it has no data, or no model.encoder"),
+        ("data: null\nmodel: {encoder: x}", "not a training config"),
+        ("data: {}\nmodel: null", "not a training config"),
+        ("{data: {class_path: TextData}, model: {encoder: captioner.models.GridEncoder}}", "reader"),
         ("{data: {batch: 3}, model: {encoder: captioner.models.GridEncoder}}", "'batch' is not accepted|batch"),
     ],
 )

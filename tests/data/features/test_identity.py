@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from cache_cases import SmallEncoder, build
+from torch import nn
 
 from captioner.data.features.cache import FeatureCache
-from captioner.data.features.identity import CacheError
+from captioner.data.features.identity import CacheError, agree, differences, identity
 from captioner.data.images import Augmentation, ImageTransform
 
 TRANSFORM = ImageTransform(32)
@@ -52,3 +53,27 @@ def test_changed_transform_encoder_and_augmentation_are_named(folder, items, enc
     with pytest.raises(CacheError, match="the augmentation"):
         build(folder, items, encoder, augmentation=Augmentation(flip=0.1), views=2)
     FeatureCache.open(folder, SmallEncoder(weights="from elsewhere"), TRANSFORM)  # the bytes count, not the source
+
+
+class Wrapped(nn.Module):
+    """An encoder of one's own, around another one."""
+
+    def __init__(self, inner: nn.Module, name: str = "x") -> None:
+        super().__init__()
+        self.inner = inner
+        self.name = name
+
+
+def test_parts_among_the_arguments_are_told_apart_by_any_of_their_names():
+    """As caches of version 0.1.0 have them: arguments beside the class, at every depth."""
+    made = identity(Wrapped(SmallEncoder(4)), TRANSFORM)
+    assert made["encoder"]["inner"].keys() == {"class", "width", "weights"}
+    assert made["encoder"]["inner"]["width"] == 4
+    (found,) = (line for line in differences(made, identity(Wrapped(SmallEncoder(5)), TRANSFORM)) if "inner" in line)
+    assert found.startswith("the encoder's inner: {'class': ")
+    old = {**made, "transform": {**made["transform"], "class": "captioner.data.transforms.ImageTransform"}}
+    assert differences(old, made) == []
+    assert agree(old, made)
+    assert not agree(old, {**made, "format": 2})
+    assert agree(None, None)
+    assert not agree(None, made)
