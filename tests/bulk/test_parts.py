@@ -6,14 +6,13 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from bulk_cases import pq, rows_of
+from bulk_cases import caption_all, pq, rows_of, write_table
 
 from captioner.bulk import (
     MAX_TRIES,
     Done,
     ImageList,
     Job,
-    Plan,
     TarShard,
     Worker,
     done_before,
@@ -25,18 +24,6 @@ from captioner.bulk import (
 from captioner.decoding import BeamSearch
 from captioner.predictors import Alternative, Caption, Wording, load
 from captioner.types import ImageError
-
-pa = pytest.importorskip("pyarrow")
-
-
-def caption_all(plan: Plan, job: Job) -> list[Done]:
-    worker = Worker(plan, job)
-    return [Done(**worker(part._asdict())) for part in plan.parts if part.number not in done_before(plan)]
-
-
-def write_table(file: Path, **columns: list) -> str:
-    pq.write_table(pa.table(columns), file, row_group_size=4)
-    return str(file)
 
 
 @pytest.mark.parametrize("format", ["parquet", "jsonl"])

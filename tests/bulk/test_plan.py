@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from bulk_cases import pq, rows_of
+from bulk_cases import caption_all, rows_of, write_table
 
-from captioner.bulk import Done, Job, Plan, PlanError, Worker, done_before, find_work
+from captioner.bulk import Plan, PlanError, find_work
 from captioner.decoding import BeamSearch
 from captioner.predictors import Wording
-
-pa = pytest.importorskip("pyarrow")
-
-
-def caption_all(plan: Plan, job: Job) -> list[Done]:
-    worker = Worker(plan, job)
-    return [Done(**worker(part._asdict())) for part in plan.parts if part.number not in done_before(plan)]
-
-
-def write_table(file: Path, **columns: list) -> str:
-    pq.write_table(pa.table(columns), file, row_group_size=4)
-    return str(file)
 
 
 def test_a_plan_knows_its_paths_from_anywhere(album, tmp_path, make_plan, job, monkeypatch):

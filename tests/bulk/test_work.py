@@ -5,16 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bulk_cases import pq
+from bulk_cases import write_table
 
 from captioner.bulk import ImageList, TableRows, TarShard, find_work
-
-pa = pytest.importorskip("pyarrow")
-
-
-def write_table(file: Path, **columns: list) -> str:
-    pq.write_table(pa.table(columns), file, row_group_size=4)
-    return str(file)
 
 
 @pytest.mark.parametrize("part_size", [1, 3, 5, 100])

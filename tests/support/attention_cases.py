@@ -21,7 +21,7 @@ from captioner.models.attention import (
     MultiHeadAttention,
     ScaledDotAttention,
 )
-from captioner.types import Kind, Memory, Part
+from captioner.types import Attended, Kind, Memory, Part
 
 FEATURE_DIM, QUERY_DIM, GRID = 6, 5, (2, 3)
 NUM_LOCATIONS = 6
@@ -113,3 +113,16 @@ class FirstNumber(Attention):
 
     def score(self, query, keys):
         return keys.mT.expand(-1, query.shape[1], -1)
+
+
+def queries(attention: Attention, num_images: int, num_sequences: int) -> torch.Tensor:
+    return torch.randn(num_images, num_sequences, attention.query_dim, dtype=torch.float64)
+
+
+def steps(num_images: int, num_sequences: int) -> torch.Tensor:
+    """Another word number for every sequence, some beyond the last location."""
+    return torch.arange(num_images * num_sequences).view(num_images, num_sequences)
+
+
+def look(attention: Attention, query: torch.Tensor, memory: Memory, sentinel: torch.Tensor | None = None) -> Attended:
+    return attention(query, memory, steps(*query.shape[:2]), sentinel)

@@ -78,5 +78,5 @@ EQUATIONS = dict.fromkeys(SCORES, soft) | {
     MultiHeadAttention: multi_head,
     LocalMonotonicAttention: local_monotonic,
     LocalPredictiveAttention: local_predictive,
-    HardAttention: lambda attention, *rest: soft(attention.scorer, *rest),  # of evaluation; see test_hard_attention.py
+    HardAttention: lambda attention, *rest: soft(attention.scorer, *rest),  # of evaluation; see test_hard.py
 }

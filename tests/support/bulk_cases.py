@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from captioner.bulk import Plan
+from captioner.bulk import Done, Job, Plan, Worker, done_before
 
+pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
@@ -17,3 +19,13 @@ def rows_of(plan: Plan) -> list[dict]:
         return pq.read_table(plan.folder).to_pylist()
     lines = [line for path in sorted(plan.folder.glob("part-*")) for line in path.read_text("utf-8").splitlines()]
     return [json.loads(line) for line in lines]
+
+
+def caption_all(plan: Plan, job: Job) -> list[Done]:
+    worker = Worker(plan, job)
+    return [Done(**worker(part._asdict())) for part in plan.parts if part.number not in done_before(plan)]
+
+
+def write_table(file: Path, **columns: list) -> str:
+    pq.write_table(pa.table(columns), file, row_group_size=4)
+    return str(file)

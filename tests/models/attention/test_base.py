@@ -18,8 +18,11 @@ from attention_cases import (
     FirstNumber,
     build,
     grid_memory,
+    look,
     memories,
+    queries,
     random_memory,
+    steps,
 )
 from attention_equations import EQUATIONS
 
@@ -37,7 +40,7 @@ from captioner.models.attention import (
     Softmax,
     Sparsemax,
 )
-from captioner.types import Attended, Memory
+from captioner.types import Memory
 
 
 def all_scorers() -> list[type[Attention]]:
@@ -74,19 +77,6 @@ def softly(request):
     """Every attention with a softmax: for tests that have it in them, or that normalisers change nothing about."""
     cls, arguments, normaliser = request.param
     return build(cls, arguments, normaliser=normaliser())
-
-
-def queries(attention: Attention, num_images: int, num_sequences: int) -> torch.Tensor:
-    return torch.randn(num_images, num_sequences, attention.query_dim, dtype=torch.float64)
-
-
-def steps(num_images: int, num_sequences: int) -> torch.Tensor:
-    """Another word number for every sequence, some beyond the last location."""
-    return torch.arange(num_images * num_sequences).view(num_images, num_sequences)
-
-
-def look(attention: Attention, query: torch.Tensor, memory: Memory, sentinel: torch.Tensor | None = None) -> Attended:
-    return attention(query, memory, steps(*query.shape[:2]), sentinel)
 
 
 def test_the_scorers_are_found_and_exported():

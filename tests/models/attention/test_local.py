@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attention_cases import FEATURE_DIM, QUERY_DIM, build, grid_memory, memories, random_memory
+from attention_cases import FEATURE_DIM, QUERY_DIM, build, grid_memory, memories, queries, random_memory
 from torch import nn
 
-from captioner.models.attention import Attention, LocalMonotonicAttention, LocalPredictiveAttention
+from captioner.models.attention import LocalMonotonicAttention, LocalPredictiveAttention
 from captioner.types import Memory
-
-
-def queries(attention: Attention, num_images: int, num_sequences: int) -> torch.Tensor:
-    return torch.randn(num_images, num_sequences, attention.query_dim, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("cls", [LocalMonotonicAttention, LocalPredictiveAttention])

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
-from attention_cases import FEATURE_DIM, QUERY_DIM, SCORES, FirstNumber, build, memories, random_memory
+from attention_cases import (
+    FEATURE_DIM,
+    QUERY_DIM,
+    SCORES,
+    FirstNumber,
+    build,
+    look,
+    memories,
+    queries,
+    random_memory,
+    steps,
+)
 
 from captioner.models.attention import (
-    Attention,
     Entmax15,
     GeneralAttention,
     HardAttention,
@@ -17,20 +27,6 @@ from captioner.models.attention import (
     MultiHeadAttention,
     Sparsemax,
 )
-from captioner.types import Attended, Memory
-
-
-def queries(attention: Attention, num_images: int, num_sequences: int) -> torch.Tensor:
-    return torch.randn(num_images, num_sequences, attention.query_dim, dtype=torch.float64)
-
-
-def steps(num_images: int, num_sequences: int) -> torch.Tensor:
-    """Another word number for every sequence, some beyond the last location."""
-    return torch.arange(num_images * num_sequences).view(num_images, num_sequences)
-
-
-def look(attention: Attention, query: torch.Tensor, memory: Memory, sentinel: torch.Tensor | None = None) -> Attended:
-    return attention(query, memory, steps(*query.shape[:2]), sentinel)
 
 
 def test_a_wrapper_refuses_what_its_scorer_refuses():
@@ -42,7 +38,7 @@ def test_a_wrapper_refuses_what_its_scorer_refuses():
 @pytest.mark.parametrize("scorer", [FirstNumber, *SCORES, MultiHeadAttention])
 def test_wrappers_take_any_scorer(wrapper, scorer):
     if scorer is MultiHeadAttention and wrapper is HardAttention:
-        return  # refused, see test_hard_attention.py
+        return  # refused, see test_hard.py
     torch.manual_seed(0)
     attention = wrapper(FEATURE_DIM, FEATURE_DIM, scorer, normaliser=Sparsemax()).double().eval()
     memory, query = random_memory(attention, [6, 3]), queries(attention, 2, 3)
