@@ -1,4 +1,4 @@
-"""Seeds made of what they are for."""
+"""Seeds derived from what they are used for."""
 
 from __future__ import annotations
 
