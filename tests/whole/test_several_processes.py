@@ -1,7 +1,7 @@
 """Several processes do what one does: two of them, over gloo, against one with batches twice as large.
 
-This file is also the script that runs them: it imports everything once and forks for every process, with the variables
-that torchrun or SLURM would set. One run is started as by a plain command: Lightning starts its second process.
+Every process is a fork of this one, which has imported everything, with the variables that torchrun or SLURM would set.
+One run is started as by a plain command: Lightning starts its second process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -112,7 +111,7 @@ def arguments(folder: Path, name: str, processes: int, *more: str) -> list[str]:
     ]
 
 
-# ------------------------------------------------------------------------------------------ the script
+# ------------------------------------------------------------------------------------------ the runs
 
 
 def torchrun(rank: int, num: int, port: int) -> dict[str, str]:
@@ -146,7 +145,8 @@ def run(command: list[str], environments: list[dict[str, str]]) -> list[int]:
     for environment in environments:
         child = os.fork()
         if child == 0:
-            os.environ |= environment
+            os.environ |= environment | {"CUDA_VISIBLE_DEVICES": ""}
+            sys.path.append(str(Path(__file__).parent))  # where a config finds `Killer`
             sys.argv = [str(ROOT / "scripts" / "train.py"), *command]  # what Lightning starts again
             status = 70
             try:
@@ -158,11 +158,10 @@ def run(command: list[str], environments: list[dict[str, str]]) -> list[int]:
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
-def script(folder: Path) -> None:
-    """All runs; their exit statuses on stdout."""
-    import timm  # noqa: F401 (once for all forks)
-
-    torch.set_num_threads(1)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where all runs are, once they are done."""
+    folder = tmp_path_factory.mktemp("runs")
     killer = {"trainer": {"callbacks": [AVERAGED, {"class_path": "test_several_processes.Killer"}]}}
     (folder / "kill.yaml").write_text(yaml.safe_dump(killer), encoding="utf-8")
     kill, nodes = f"-c={folder / 'kill.yaml'}", ("--trainer.num_nodes=2", "--data.batch_size=4")
@@ -181,25 +180,12 @@ def script(folder: Path) -> None:
         "few by three": run(command("validate", "few by three", 3, model, few), several(torchrun, 3)),
         "few by one": run(command("validate", "few by one", 1, model, few), [{}]),
     }
-    print("STATUSES", json.dumps(statuses))
+    assert statuses.pop("killed") == [-signal.SIGKILL] * 2
+    assert not any(status for of_run in statuses.values() for status in of_run), statuses
+    return folder
 
 
 # ------------------------------------------------------------------------------------------ the tests
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Where all runs are, once they are done."""
-    folder = tmp_path_factory.mktemp("runs")
-    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, __file__, str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    statuses = json.loads(done.stdout.rpartition("STATUSES")[2])
-    assert statuses.pop("killed") == [-signal.SIGKILL] * 2, done.stderr
-    assert not any(status for of_run in statuses.values() for status in of_run), done.stderr
-    return folder
 
 
 def logged(run: Path) -> dict[str, list[float]]:
@@ -270,7 +256,3 @@ def test_one_process_writes(folder):
     names = sorted(path.name for path in (folder / "two" / "checkpoints").iterdir())
     assert len(names) == 2
     assert names[1] == "last.ckpt"
-
-
-if __name__ == "__main__":
-    script(Path(sys.argv[1]))
