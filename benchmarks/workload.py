@@ -13,7 +13,7 @@ from torch import Tensor
 from captioner.data.batches import BucketedBatches, pad_captions
 from captioner.models import AdditiveAttention, GridEncoder, ShowAttendTell
 from captioner.tokenizer import Tokenizer
-from captioner.types import Kind, Memory, Part
+from captioner.types import Kind, Memory, Segment
 
 LENGTHS = {
     **{3: 15, 4: 126, 5: 346, 6: 862, 7: 1958, 8: 2537, 9: 2927, 10: 3319, 11: 3319, 12: 3132, 13: 2778, 14: 2320},
@@ -150,7 +150,7 @@ def make_features(sizes: Sizes, seed: int = 0) -> Tensor:
 def as_memory(features: Tensor, grid: int) -> Memory:
     """Annotation vectors (B, L, D) as the memory that an encoder gives."""
     mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
-    return Memory(features, mask, (Part(Kind.GRID, grid * grid, grid=(grid, grid)),))
+    return Memory(features, mask, (Segment(Kind.GRID, grid * grid, grid=(grid, grid)),))
 
 
 def make_pixels(num_images: int, side: int, seed: int = 0) -> Tensor:

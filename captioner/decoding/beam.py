@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captioner.decoding.common import all_settled, best_distinct, read_hypotheses, start_sizes
+from captioner.decoding.common import all_settled, best_distinct, start_sizes
 from captioner.decoding.rules import Rules
-from captioner.types import Hypothesis, State, Step
+from captioner.types import Found, State, Step
 
 
 @torch.no_grad()
@@ -24,7 +23,7 @@ def beam_search(
     length_penalty: float = 0.0,
     num_groups: int = 1,
     diversity: float = 0.0,
-) -> list[list[Hypothesis]]:
+) -> Found:
     """Find the captions of the highest score among those that the best few prefixes lead to.
 
     score = log_prob / length ** length_penalty, where length counts the end word (the plain form in Wu et
@@ -60,8 +59,8 @@ def beam_search(
         diversity: in units of log-probability; 0 or more.
 
     Returns:
-        B lists of 1 to `num_best` distinct hypotheses, best first: as many as have finished or, when none
-        has, the best unfinished ones: of `max_length` words, or as far as one could get where no word was possible.
+        1 to `num_best` different captions of each image, best first: as many as have finished or, when none has, the
+        best unfinished ones: of `max_length` words, or as far as one could get where no word was possible.
 
     Raises:
         ValueError: for sizes, a penalty or a diversity outside these bounds, or a state of several sequences per image.
@@ -96,10 +95,10 @@ def beam_search(
     words = live.tokens[:, :, 1:]
     unfinished = keep_best(unfinished, words, live.log_probs, words.shape[-1] ** length_penalty)
     done, cut_off = read_pool(finished, num_groups, True), read_pool(unfinished, num_groups, False)
-    return [
-        best_distinct(those, num_best) or best_distinct(others, num_best)
-        for those, others in zip(done, cut_off, strict=True)
-    ]
+    none = (done.log_probs == -torch.inf).all(dim=1, keepdim=True)  # (B, 1)
+    cut_off = cut_off._replace(log_probs=cut_off.log_probs.masked_fill(~none, -torch.inf))
+    both = Found(*(torch.cat(pair, dim=1) for pair in zip(done, cut_off, strict=True)))
+    return best_distinct(both, num_best)
 
 
 def check_beams(beam_size: int, length_penalty: float, num_groups: int, diversity: float) -> None:
@@ -299,8 +298,8 @@ def select(tensor: Tensor, index: Tensor) -> Tensor:
     return tensor[images, index]
 
 
-def read_pool(pool: Pool, num_groups: int, finished: bool) -> list[list[Hypothesis]]:
-    """The hypotheses of each image, of its groups one after another."""
+def read_pool(pool: Pool, num_groups: int, finished: bool) -> Found:
+    """The captions of each image, of its groups one after another."""
     ended = torch.full_like(pool.lengths, finished, dtype=torch.bool)
-    groups = read_hypotheses(pool.words, pool.lengths, pool.log_probs, pool.scores, ended)
-    return [list(chain(*groups[first : first + num_groups])) for first in range(0, len(groups), num_groups)]
+    found = Found(pool.words, pool.lengths, pool.log_probs, pool.scores, ended)
+    return Found(*(tensor.unflatten(0, (-1, num_groups)).flatten(1, 2) for tensor in found))

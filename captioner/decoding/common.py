@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
-from captioner.types import Hypothesis, State
+from captioner.types import Found, State
 
 STEPS_BETWEEN_LOOKS = 4
 
@@ -42,35 +40,21 @@ def all_settled(settled: Tensor, num_steps: int) -> bool:
     return bool(settled.all())
 
 
-def read_hypotheses(
-    words: Tensor, lengths: Tensor, log_probs: Tensor, scores: Tensor, finished: Tensor
-) -> list[list[Hypothesis]]:
-    """From tensors to hypotheses, in the order given; rows that are impossible (-inf) are left out.
-
-    Args:
-        words: (B, K, T) of which the first `lengths` count.
-        lengths: (B, K) number of words.
-        log_probs: (B, K).
-        scores: (B, K).
-        finished: (B, K) bool.
-
-    Returns:
-        B lists of up to K hypotheses.
-    """
-    columns = (words.tolist(), lengths.tolist(), log_probs.tolist(), scores.tolist(), finished.tolist())
-    return [
-        [
-            Hypothesis(row[:length], log_prob, score, done)
-            for row, length, log_prob, score, done in zip(*image, strict=True)
-            if log_prob != -torch.inf
-        ]
-        for image in zip(*columns, strict=True)
-    ]
+def best_distinct(found: Found, num_best: int) -> Found:
+    """The best `num_best` captions of different words: finished ones before unfinished ones, then by score."""
+    missing = found.log_probs == -torch.inf
+    rank = missing.int() * 2 + (~found.finished & ~missing).int()  # 0 finished, 1 unfinished, 2 none
+    order = found.scores.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, rank.gather(1, order).argsort(dim=1, stable=True))
+    found = chosen(found, order)
+    same = (found.words[:, :, None] == found.words[:, None]).all(dim=-1)  # (B, N, N)
+    same &= found.lengths[:, :, None] == found.lengths[:, None]
+    again = same.tril(diagonal=-1).any(dim=-1)  # the same as a better one
+    found = found._replace(log_probs=found.log_probs.masked_fill(again, -torch.inf))
+    first = (found.log_probs == -torch.inf).int().argsort(dim=1, stable=True)[:, :num_best]
+    return chosen(found, first)
 
 
-def best_distinct(hypotheses: Iterable[Hypothesis], num_best: int) -> list[Hypothesis]:
-    """The best `num_best` of different words: finished ones before unfinished ones, then by score."""
-    best: dict[tuple[int, ...], Hypothesis] = {}
-    for hypothesis in sorted(hypotheses, key=lambda found: (found.finished, found.score), reverse=True):
-        best.setdefault(tuple(hypothesis.tokens), hypothesis)
-    return list(best.values())[:num_best]
+def chosen(found: Found, order: Tensor) -> Found:
+    """Captions of each image in another order (B, N')."""
+    return Found(*(tensor[torch.arange(len(order), device=order.device)[:, None], order] for tensor in found))

@@ -7,10 +7,10 @@ from torch import Tensor
 from captioner.decoding.common import start_sizes
 from captioner.decoding.rollout import roll_out
 from captioner.decoding.rules import Rules
-from captioner.types import Hypothesis, State, Step
+from captioner.types import Found, State, Step
 
 
-def greedy_search(step: Step, state: State, rules: Rules) -> list[Hypothesis]:
+def greedy_search(step: Step, state: State, rules: Rules) -> Found:
     """Caption each image by its likeliest word, step by step.
 
     Args:
@@ -19,13 +19,13 @@ def greedy_search(step: Step, state: State, rules: Rules) -> list[Hypothesis]:
         rules: what captions must obey.
 
     Returns:
-        B hypotheses; their scores are their log-probabilities.
+        A caption of each image (N = 1); scores are log-probabilities.
 
     Raises:
         ValueError: a state of several sequences per image (`roll_out` takes these).
     """
     start_sizes(state)
-    return [image[0] for image in roll_out(step, state, rules, likeliest)]
+    return roll_out(step, state, rules, likeliest)
 
 
 def likeliest(log_probs: Tensor) -> Tensor:

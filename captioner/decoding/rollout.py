@@ -7,16 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from captioner.decoding.common import all_settled, read_hypotheses, state_sizes
+from captioner.decoding.common import all_settled, state_sizes
 from captioner.decoding.rules import Rules
-from captioner.types import Hypothesis, State, Step
+from captioner.types import Found, State, Step
 
 Choose = Callable[[Tensor], Tensor]
 """Log-probabilities of the next word, (B, K, V), forbidden ones -inf, to the chosen words (B, K)."""
 
 
 @torch.no_grad()
-def roll_out(step: Step, state: State, rules: Rules, choose: Choose) -> list[list[Hypothesis]]:
+def roll_out(step: Step, state: State, rules: Rules, choose: Choose) -> Found:
     """Follow `choose` from the begin word to the end word, for K sequences per image side by side.
 
     A sequence stops at the end word; or unfinished, with the words it has, after `rules.max_length`
@@ -29,7 +29,7 @@ def roll_out(step: Step, state: State, rules: Rules, choose: Choose) -> list[lis
         choose: picks the next words.
 
     Returns:
-        B lists of K hypotheses, in the order of the state's sequences; scores are log-probabilities.
+        K captions of each image, in the order of the state's sequences; scores are log-probabilities.
     """
     num_images, num_sequences, device = state_sizes(state)
     tokens = torch.full((num_images, num_sequences, 1), rules.bos_id, device=device)
@@ -54,4 +54,6 @@ def roll_out(step: Step, state: State, rules: Rules, choose: Choose) -> list[lis
         if all_settled(stopped, num_words + 1):
             break
 
-    return read_hypotheses(tokens[:, :, 1:], lengths, log_probs, log_probs, finished)
+    words = tokens[:, :, 1:]
+    words = words.masked_fill(torch.arange(words.shape[-1], device=device) >= lengths[..., None], 0)
+    return Found(words, lengths, log_probs, log_probs, finished)

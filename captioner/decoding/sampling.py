@@ -11,46 +11,47 @@ from torch import Tensor
 from captioner.decoding.common import start_sizes
 from captioner.decoding.rollout import roll_out
 from captioner.decoding.rules import Rules
-from captioner.types import Hypothesis, State, Step
+from captioner.types import Found, State, Step
 
 
 def sample(
     step: Step,
     state: State,
     rules: Rules,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
     num_samples: int = 5,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-) -> list[list[Hypothesis]]:
+    shared: bool = False,
+) -> Found:
     """Draw `num_samples` captions of each image, independent of one another.
-
-    At every step the images share their random numbers, one for each sample: what an image's captions are does not
-    depend on the images beside it, and across images they are not independent.
 
     Args:
         step: one word further (see `captioner.types.Step`).
         state: (B, 1, ...) before the first word.
         rules: what captions must obey.
-        generator: where the random numbers come from, of the state's device.
+        generator: where the random numbers come from, of the state's device; None: torch's own of that device.
         num_samples: K, captions per image.
         temperature: what log-probabilities are divided by; below 1 the likelier words gain. See `word_weights`.
         top_k: draw from so many of the likeliest words.
         top_p: draw from the fewest of the likeliest words that together have this probability.
+        shared: whether the images share their random numbers at every step, one for each sample: what an image's
+            captions are then does not depend on the images beside it, and across images they are not independent.
 
     Returns:
-        B lists of K hypotheses in the order of the draws, the same words twice perhaps. Log-probabilities and scores
+        K captions of each image in the order of the draws, the same words twice perhaps. Log-probabilities and scores
         are the model's own, whatever the words were drawn from.
 
     Raises:
         ValueError: for values outside their bounds, or a state of several sequences per image.
     """
-    _, device = start_sizes(state)
+    num_images, device = start_sizes(state)
+    images = (1,) if shared else (num_images,)
     check_sampling(num_samples, temperature, top_k, top_p)
 
     def draw(log_probs: Tensor) -> Tensor:
-        uniform = torch.rand(num_samples, generator=generator, device=device)
+        uniform = torch.rand(*images, num_samples, generator=generator, device=device)
         return drawn(word_weights(log_probs, temperature, top_k, top_p), uniform)
 
     state = {name: tensor.expand(-1, num_samples, *tensor.shape[2:]) for name, tensor in state.items()}
@@ -103,13 +104,13 @@ def drawn(weights: Tensor, uniform: Tensor) -> Tensor:
 
     Args:
         weights: (B, K, V), 0 or more.
-        uniform: (K,), at least 0 and less than 1.
+        uniform: (B, K), or (1, K) for all images alike; at least 0 and less than 1.
 
     Returns:
         (B, K) words; any word where all weights are 0.
     """
     ends = weights.cumsum(dim=-1)
-    words = torch.searchsorted(ends, uniform[:, None] * ends[..., -1:], right=True)  # (B, K, 1)
+    words = torch.searchsorted(ends, uniform[..., None] * ends[..., -1:], right=True)  # (B, K, 1)
     words = words.clamp(max=weights.shape[-1] - 1)
     # rounding may point past the last piece, or at one of no length
     return torch.where(weights.gather(-1, words) > 0, words, weights.argmax(dim=-1, keepdim=True))[..., 0]

@@ -12,7 +12,7 @@ from captioner.decoding.common import best_distinct, start_sizes
 from captioner.decoding.greedy import greedy_search
 from captioner.decoding.rules import Rules
 from captioner.decoding.sampling import check_sampling, sample
-from captioner.types import Hypothesis, State, Step
+from captioner.types import Found, Hypothesis, State, Step
 
 
 class Search(ABC):
@@ -24,11 +24,15 @@ class Search(ABC):
         """How many captions it can give for an image, at most."""
 
     @abstractmethod
-    def find(self, step: Step, state: State, rules: Rules, num_best: int) -> list[list[Hypothesis]]:
-        """Do what `__call__` promises, its arguments being checked."""
+    def search(self, step: Step, state: State, rules: Rules, num_best: int) -> Found:
+        """Do what `find` promises, its arguments being checked."""
 
     def __call__(self, step: Step, state: State, rules: Rules, num_best: int = 1) -> list[list[Hypothesis]]:
-        """Caption B images.
+        """Caption B images: what `find` finds, as lists of 1 to `num_best` captions."""
+        return self.find(step, state, rules, num_best).hypotheses()
+
+    def find(self, step: Step, state: State, rules: Rules, num_best: int = 1) -> Found:
+        """Caption B images; what is found stays on their device.
 
         Args:
             step: one word further (see `captioner.types.Step`).
@@ -37,8 +41,8 @@ class Search(ABC):
             num_best: captions wanted per image, `max_captions` at most.
 
         Returns:
-            B lists of 1 to `num_best` hypotheses of different words, best first: finished ones before unfinished ones,
-            then by score. `log_prob` is the model's own, whatever a search ranks or draws by.
+            1 to `num_best` captions of different words for each image, best first: finished ones before unfinished
+            ones, then by score. Log-probabilities are the model's own, whatever a search ranks or draws by.
 
         Raises:
             ValueError: too many captions wanted, a state that is empty or of several sequences per image.
@@ -47,7 +51,7 @@ class Search(ABC):
             raise ValueError(
                 f"num_best={num_best} must lie between 1 and {self.max_captions}, the most that {self} gives"
             )
-        return self.find(step, state, rules, num_best)
+        return self.search(step, state, rules, num_best)
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,9 @@ class GreedySearch(Search):
         """One."""
         return 1
 
-    def find(self, step: Step, state: State, rules: Rules, num_best: int) -> list[list[Hypothesis]]:
+    def search(self, step: Step, state: State, rules: Rules, num_best: int) -> Found:
         """See `greedy_search`."""
-        return [[best] for best in greedy_search(step, state, rules)]
+        return greedy_search(step, state, rules)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class BeamSearch(Search):
         """As many as there are beams."""
         return self.beam_size
 
-    def find(self, step: Step, state: State, rules: Rules, num_best: int) -> list[list[Hypothesis]]:
+    def search(self, step: Step, state: State, rules: Rules, num_best: int) -> Found:
         """See `beam_search`."""
         return beam_search(step, state, rules, self.beam_size, num_best, self.length_penalty)
 
@@ -116,7 +120,7 @@ class DiverseBeamSearch(Search):
         """As many as there are beams."""
         return self.beam_size
 
-    def find(self, step: Step, state: State, rules: Rules, num_best: int) -> list[list[Hypothesis]]:
+    def search(self, step: Step, state: State, rules: Rules, num_best: int) -> Found:
         """See `beam_search`."""
         return beam_search(
             step,
@@ -134,21 +138,22 @@ class DiverseBeamSearch(Search):
 class Sampling(Search):
     """Captions drawn by their probability, the likeliest of them first; see `sample` and `word_weights`.
 
-    The same seed gives an image the same captions at every call, alone or in any batch.
+    The same seed gives an image the same captions at every call, alone or in any batch. Without a seed every image and
+    every call has random numbers of its own, from torch's generator of the device: what rewards take.
 
     Attributes:
         num_samples: captions drawn per image; those of the same words are given once.
         temperature: what log-probabilities are divided by before drawing.
         top_k: draw from so many of the likeliest words.
         top_p: draw from the fewest of the likeliest words that together have this probability.
-        seed: of the random numbers.
+        seed: of the random numbers; None for new ones.
     """
 
     num_samples: int = 5
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
-    seed: int = 0
+    seed: int | None = 0
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be drawn with."""
@@ -159,8 +164,12 @@ class Sampling(Search):
         """As many as are drawn."""
         return self.num_samples
 
-    def find(self, step: Step, state: State, rules: Rules, num_best: int) -> list[list[Hypothesis]]:
+    def search(self, step: Step, state: State, rules: Rules, num_best: int) -> Found:
         """See `sample`."""
-        generator = torch.Generator(start_sizes(state)[1]).manual_seed(self.seed)
-        drawn = sample(step, state, rules, generator, self.num_samples, self.temperature, self.top_k, self.top_p)
-        return [best_distinct(image, num_best) for image in drawn]
+        shared, generator = self.seed is not None, None
+        if self.seed is not None:
+            generator = torch.Generator(start_sizes(state)[1]).manual_seed(self.seed)
+        drawn = sample(
+            step, state, rules, generator, self.num_samples, self.temperature, self.top_k, self.top_p, shared
+        )
+        return best_distinct(drawn, num_best)

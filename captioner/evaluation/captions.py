@@ -89,11 +89,7 @@ def evaluate(
             if output.alpha is not None:
                 attends, entropy = True, entropy - output.alpha.xlogy(output.alpha).sum().item()
             begin = time.perf_counter()
-            found = search(
-                lambda tokens, state: model.decoder.step(tokens, state, memory),  # noqa: B023 (used at once)
-                model.decoder.init_state(memory, 1),
-                rules,
-            )
+            found = search(*model.decoder.begin(memory), rules)
             seconds += time.perf_counter() - begin
             for item, hypotheses in zip(batch.items, found, strict=True):
                 captions[item.key] = tokenizer.decode(hypotheses[0].tokens)

@@ -25,7 +25,7 @@ from captioner.data.sources.sentences import Sentences
 from captioner.decoding import BeamSearch, Rules, Search
 from captioner.predictors.caption import Alternative, Caption
 from captioner.predictors.device import find_device
-from captioner.predictors.maps import head_names, of_part, per_word
+from captioner.predictors.maps import head_names, of_segment, per_word
 from captioner.predictors.reading import MAX_THREADS, Loaded, T, prefetch
 from captioner.predictors.wording import Wording
 from captioner.types import AttentionMaps, CaptionedImage, InputError, Memory, PackedImage, TeacherForced
@@ -234,15 +234,10 @@ class Captioner:
     def _caption_batch(
         self, photos: Sequence[Loaded], search: Search, rules: Rules, num_best: int, maps: bool
     ) -> list[Caption]:
-        decoder, end = self.model.decoder, self.tokenizer.eos_id
+        end = self.tokenizer.eos_id
         with self.computing():
             memory = self._encode(photos)
-            found = search(
-                lambda tokens, state: decoder.step(tokens, state, memory),
-                decoder.init_state(memory, 1),
-                rules,
-                num_best,
-            )
+            found = search(*self.model.decoder.begin(memory), rules, num_best)
             best = [hypotheses[0] for hypotheses in found]
             told = [[*caption.tokens, end] if caption.finished else caption.tokens for caption in best]
             output = self._follow(memory, told)[0] if maps else None
@@ -294,9 +289,10 @@ class Captioner:
             if "sentinel" in output.extras:
                 maps = replace(maps, sentinel=per_word(output.extras["sentinel"][row, 0], spans))  # (T,)
             start = 0
-            for part in memory.parts:
-                looks.append(of_part(maps, part, slice(start, start + part.length), memory.mask[row], row, photo))
-                start += part.length
+            for segment in memory.segments:
+                where = slice(start, start + segment.length)
+                looks.append(of_segment(maps, segment, where, memory.mask[row], row, photo))
+                start += segment.length
         return Caption(self.tokenizer.join(words), words, log_prob, tuple(looks), others)
 
 

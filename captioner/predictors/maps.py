@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from captioner.predictors.reading import Loaded
-from captioner.types import AttentionMaps, GridMaps, Part, RegionMaps, WordMaps
+from captioner.types import AttentionMaps, GridMaps, RegionMaps, Segment, WordMaps
 
 
 def head_names(num_heads: int, num_layers: int) -> tuple[str, ...]:
@@ -26,12 +26,14 @@ def per_word(values: Tensor, spans: Sequence[tuple[str, slice]]) -> np.ndarray:
     return np.stack([rows[where].mean(axis=0) for _, where in spans]) if spans else rows[:0]
 
 
-def of_part(maps: AttentionMaps, part: Part, where: slice, mask: Tensor, row: int, photo: Loaded) -> AttentionMaps:
-    """The maps of one part's real locations, with the place of each.
+def of_segment(
+    maps: AttentionMaps, segment: Segment, where: slice, mask: Tensor, row: int, photo: Loaded
+) -> AttentionMaps:
+    """The maps of one segment's real locations, with the place of each.
 
     Args:
         maps: weights of all locations.
-        part: the part.
+        segment: the segment.
         where: its locations among all.
         mask: (L,) bool, which are real.
         row: of the image in its batch.
@@ -40,16 +42,16 @@ def of_part(maps: AttentionMaps, part: Part, where: slice, mask: Tensor, row: in
     real = mask[where].cpu().numpy()
     alpha = maps.alpha[:, where][:, real]
     heads = None if maps.heads is None else maps.heads[..., where][..., real]
-    if part.grid is not None:
+    if segment.grid is not None:
         if heads is not None:
-            heads = heads.reshape(*heads.shape[:2], *part.grid)
-        alpha = alpha.reshape(len(alpha), *part.grid)
+            heads = heads.reshape(*heads.shape[:2], *segment.grid)
+        alpha = alpha.reshape(len(alpha), *segment.grid)
         found: AttentionMaps = GridMaps(maps.words, alpha, photo.size, photo.view)
-    elif part.boxes is not None:
+    elif segment.boxes is not None:
         x0, y0, x1, y1 = photo.view
         corner, extent = np.array([x0, y0, x0, y0]), np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0])
-        boxes = (corner + part.boxes[row].float().cpu().numpy()[real] * extent).astype(np.float32)
-        scores = None if part.scores is None else part.scores[row].float().cpu().numpy()[real]
+        boxes = (corner + segment.boxes[row].float().cpu().numpy()[real] * extent).astype(np.float32)
+        scores = None if segment.scores is None else segment.scores[row].float().cpu().numpy()[real]
         found = RegionMaps(maps.words, alpha, photo.size, boxes, scores=scores)
     else:
         found = WordMaps(maps.words, alpha, photo.source_words)

@@ -10,14 +10,16 @@ belongs to the image is (B, L, ...), and nothing of the image is ever copied per
 
 from captioner.types.items import Batch, CaptionedImage, ImageError, InputError, Item, PackedImage, TextPair
 from captioner.types.maps import AttentionMaps, GridMaps, RegionMaps, WordMaps
-from captioner.types.memory import Kind, Memory, Part
-from captioner.types.sequences import Attended, Hypothesis, State, Step, TeacherForced
+from captioner.types.memory import Kind, Memory, Segment
+from captioner.types.sequences import Attended, Feed, Found, Hypothesis, Reading, State, Step, TeacherForced
 
 __all__ = [
     "Attended",
     "AttentionMaps",
     "Batch",
     "CaptionedImage",
+    "Feed",
+    "Found",
     "GridMaps",
     "Hypothesis",
     "ImageError",
@@ -26,8 +28,9 @@ __all__ = [
     "Kind",
     "Memory",
     "PackedImage",
-    "Part",
+    "Reading",
     "RegionMaps",
+    "Segment",
     "State",
     "Step",
     "TeacherForced",

@@ -16,6 +16,10 @@ State = dict[str, "Tensor"]
 Step = Callable[["Tensor", State], tuple["Tensor", State]]
 """One word further: tokens (B, K) and a state to logits (B, K, V) and the next state."""
 
+Feed = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Which words a decoder reads next: the given ones (B, K) and its own logits of them (B, K, V), to words (B, K).
+The first word, the begin word, is always the given one."""
+
 
 class Attended(NamedTuple):
     """What one look at the memory gives.
@@ -32,6 +36,20 @@ class Attended(NamedTuple):
     context: Tensor
     alpha: Tensor | None
     extras: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Reading(NamedTuple):
+    """What comes of reading one word of each sequence.
+
+    Attributes:
+        logits: (B, K, V) of the next word.
+        attended: where the decoder looked.
+        state: the state after it.
+    """
+
+    logits: Tensor
+    attended: Attended
+    state: State
 
 
 class TeacherForced(NamedTuple):
@@ -76,3 +94,50 @@ class Hypothesis(NamedTuple):
     log_prob: float
     score: float
     finished: bool
+
+
+class Found(NamedTuple):
+    """What a search found, on its device: up to N captions of each of B images, best first (or in the order drawn).
+
+    Attributes:
+        words: (B, N, T) int64 word ids, without the begin and end words; 0 from `lengths` on.
+        lengths: (B, N) int64 number of words.
+        log_probs: (B, N) the model's natural log-probability of these words and, where `finished`, the end word; -inf
+            in places that no caption takes.
+        scores: (B, N) what the search ranked by.
+        finished: (B, N) bool, whether the end word was reached.
+    """
+
+    words: Tensor
+    lengths: Tensor
+    log_probs: Tensor
+    scores: Tensor
+    finished: Tensor
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """The captions of each image, in the order that they have here."""
+        columns = (tensor.tolist() for tensor in (self.words, self.lengths, self.log_probs, self.scores, self.finished))
+        return [
+            [
+                Hypothesis(words[:length], log_prob, score, done)
+                for words, length, log_prob, score, done in zip(*image, strict=True)
+                if log_prob != float("-inf")
+            ]
+            for image in zip(*columns, strict=True)
+        ]
+
+    def given(self, bos_id: int, eos_id: int, pad_id: int) -> tuple[Tensor, Tensor]:
+        """These captions as a decoder's `forward` takes them.
+
+        Returns:
+            tokens (B, N, T + 2): begin word, words, end word where it was reached, padding; and the lengths (B, N), how
+            many words there are to predict, 0 in places that no caption takes.
+        """
+        import torch
+
+        place = torch.arange(self.words.shape[-1] + 1, device=self.words.device)
+        words = torch.nn.functional.pad(self.words, (0, 1))
+        words = words.masked_fill(place >= self.lengths[..., None], pad_id)
+        words = words.masked_fill((place == self.lengths[..., None]) & self.finished[..., None], eos_id)
+        lengths = (self.lengths + self.finished).masked_fill(self.log_probs == -torch.inf, 0)
+        return torch.nn.functional.pad(words, (1, 0), value=bos_id), lengths

@@ -77,9 +77,7 @@ def test_captions_and_where_it_looked_are_ours(gate, deep_output, length_penalty
     features = 10 * make_features(Sizes(num_images=12, grid=3, feature_dim=10)).double()  # so that images matter
     with torch.no_grad():
         memory = ours.prepare(as_memory(features, SIZES.grid))
-        found = BeamSearch(4, length_penalty)(
-            lambda tokens, state: ours.step(tokens, state, memory), ours.init_state(memory, 1), RULES
-        )
+        found = BeamSearch(4, length_penalty)(*ours.begin(memory), RULES)
         finished = {hypotheses[0].finished for hypotheses in found}
         for image, (best, *_) in enumerate(found):
             theirs = search(book, features[image : image + 1], RULES, 4, length_penalty)
@@ -100,9 +98,7 @@ def test_captions_that_never_end_are_ours():
     features = make_features(SIZES).double()
     with torch.no_grad():
         memory = ours.prepare(as_memory(features, SIZES.grid))
-        found = BeamSearch(3, 0.7)(
-            lambda tokens, state: ours.step(tokens, state, memory), ours.init_state(memory, 1), RULES
-        )
+        found = BeamSearch(3, 0.7)(*ours.begin(memory), RULES)
     for image, (best, *_) in enumerate(found):
         theirs = search(textbook_of(ours), features[image : image + 1], RULES, 3, 0.7)
         assert not best.finished

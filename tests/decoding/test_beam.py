@@ -29,7 +29,7 @@ def test_a_beam_as_wide_as_the_space_is_exhaustive(model, make_rules, length_pen
     rules = make_rules(min_length, max_length)
     every = [ranked(model, image, rules, length_penalty) for image in range(3)]
     for num_best in (1, 4, ALL):
-        found = beam_search(model.step, model.init_state(), rules, ALL, num_best, length_penalty)
+        found = beam_search(model.step, model.init_state(), rules, ALL, num_best, length_penalty).hypotheses()
         for hypotheses, ranking in zip(found, every, strict=True):
             expected = ranking[:num_best]
             assert [hypothesis.tokens for hypothesis in hypotheses] == [words for _, words in expected]
@@ -39,7 +39,7 @@ def test_a_beam_as_wide_as_the_space_is_exhaustive(model, make_rules, length_pen
 
 def test_an_endless_model_gives_the_best_unfinished_captions(endless_model, make_rules):
     rules = make_rules(3, 3)
-    found = beam_search(endless_model.step, endless_model.init_state(), rules, ALL, 5, length_penalty=1.0)
+    found = beam_search(endless_model.step, endless_model.init_state(), rules, ALL, 5, length_penalty=1.0).hypotheses()
     for image, hypotheses in enumerate(found):
         captions = endless_model.all_captions(rules)
         expected = sorted(captions, key=lambda words: -endless_model.log_prob(image, words, False))
@@ -49,7 +49,7 @@ def test_an_endless_model_gives_the_best_unfinished_captions(endless_model, make
 
 def test_one_finished_caption_goes_before_all_unfinished_ones(endless_model, make_rules):
     endless_model.set_logit([4], EOS, 8.0)  # nothing else can end
-    found = beam_search(endless_model.step, endless_model.init_state(), make_rules(), ALL, num_best=5)
+    found = beam_search(endless_model.step, endless_model.init_state(), make_rules(), ALL, num_best=5).hypotheses()
     assert [[(h.tokens, h.finished) for h in image] for image in found] == [[([4], True)]] * 3
 
 
@@ -58,7 +58,7 @@ def test_n_best_are_distinct_sorted_and_no_better_than_the_best_there_is(model, 
     rules = make_rules()
     best = [ranked(model, image, rules, length_penalty)[0][0] for image in range(3)]
     for beam_size in (1, 2, 3, 7):
-        found = beam_search(model.step, model.init_state(), rules, beam_size, beam_size, length_penalty)
+        found = beam_search(model.step, model.init_state(), rules, beam_size, beam_size, length_penalty).hypotheses()
         for image, hypotheses in enumerate(found):
             scores = [hypothesis.score for hypothesis in hypotheses]
             assert scores == sorted(scores, reverse=True)
@@ -73,16 +73,16 @@ def test_n_best_are_distinct_sorted_and_no_better_than_the_best_there_is(model, 
 def test_stopping_early_changes_nothing(model, make_rules, length_penalty):
     """Wanting more captions makes the search go on for longer; the first ones must stay the same."""
     rules = make_rules(max_length=8)
-    more = beam_search(model.step, model.init_state(), rules, 6, 6, length_penalty)
+    more = beam_search(model.step, model.init_state(), rules, 6, 6, length_penalty).hypotheses()
     for num_best in range(1, 6):
-        fewer = beam_search(model.step, model.init_state(), rules, 6, num_best, length_penalty)
+        fewer = beam_search(model.step, model.init_state(), rules, 6, num_best, length_penalty).hypotheses()
         assert fewer == [image[:num_best] for image in more]
 
 
 def test_a_beam_of_one_is_greedy_search(model, make_rules):
     for rules in (make_rules(0, 1), make_rules(1, 6), make_rules(4, 30)):
-        greedy = greedy_search(model.step, model.init_state(), rules)
-        assert beam_search(model.step, model.init_state(), rules, beam_size=1) == [[best] for best in greedy]
+        greedy = greedy_search(model.step, model.init_state(), rules).hypotheses()
+        assert beam_search(model.step, model.init_state(), rules, beam_size=1).hypotheses() == greedy
 
 
 def test_endings_do_not_narrow_the_beam(model, make_rules):
@@ -94,7 +94,7 @@ def test_endings_do_not_narrow_the_beam(model, make_rules):
         live.append(next_state["history"].tolist())
         return logits, next_state
 
-    found = beam_search(step, model.init_state(), make_rules(1, 4), 3, num_best=3, length_penalty=9.0)
+    found = beam_search(step, model.init_state(), make_rules(1, 4), 3, num_best=3, length_penalty=9.0).hypotheses()
     assert all(hypothesis.finished for image in found for hypothesis in image)
     assert len(live) == 5
     for prefixes in (prefixes for images in live[1:] for prefixes in images):
@@ -112,7 +112,7 @@ def test_the_state_follows_its_beam(model, make_rules, beam_size):
         seen.append((next_state["image"], next_state["history"]))  # (B, K), (B, K, 1 + t)
         return logits, next_state
 
-    found = beam_search(step, model.init_state(), make_rules(max_length=6), beam_size, beam_size)
+    found = beam_search(step, model.init_state(), make_rules(max_length=6), beam_size, beam_size).hypotheses()
     for image, hypotheses in enumerate(found):
         for tokens, *_ in hypotheses:
             images, histories = seen[len(tokens)]
@@ -149,12 +149,13 @@ def test_a_negative_length_penalty_is_refused(model, make_rules):
 def test_one_group_is_beam_search(model, make_rules, diversity, length_penalty):
     search = DiverseBeamSearch(5, 1, diversity, length_penalty)
     found = search(model.step, model.init_state(), make_rules(max_length=8), 5)
-    assert found == beam_search(model.step, model.init_state(), make_rules(max_length=8), 5, 5, length_penalty)
+    plain = beam_search(model.step, model.init_state(), make_rules(max_length=8), 5, 5, length_penalty)
+    assert found == plain.hypotheses()
 
 
 def test_groups_that_do_not_look_at_one_another_find_the_same(model, make_rules):
     found = DiverseBeamSearch(6, 3, 0.0)(model.step, model.init_state(), make_rules(max_length=8), 2)
-    assert found == beam_search(model.step, model.init_state(), make_rules(max_length=8), 2, 2, 0.7)
+    assert found == beam_search(model.step, model.init_state(), make_rules(max_length=8), 2, 2, 0.7).hypotheses()
 
 
 def plain_groups_of_one(model, image, rules, num_groups, diversity):

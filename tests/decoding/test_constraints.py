@@ -188,7 +188,8 @@ def test_a_beam_places_required_words_where_they_are_likely(endless_model, make_
             model.set_logit([*prefix, 5], EOS, 0.0)
 
     def best(constraint):
-        return beam_search(model.step, model.init_state(), make_rules(0, 5, (constraint,)), beam_size=2)[0][0]
+        found = beam_search(model.step, model.init_state(), make_rules(0, 5, (constraint,)), beam_size=2)
+        return found.hypotheses()[0][0]
 
     assert best(RequiredWords(((5,),))).tokens == [5]
     assert best(WithoutBanks(((5,),))).log_prob < best(RequiredWords(((5,),))).log_prob - 3
@@ -236,8 +237,9 @@ def test_a_stopped_sequence_harms_no_other(model, make_rules):
         likeliest = log_probs.argmax(-1)
         return torch.stack([likeliest[:, 0], log_probs[:, 1, 4:].argmax(-1) + 4], dim=1)  # the second ends late
 
-    alone = roll_out(model.step, model.init_state(), rules, lambda log_probs: log_probs.argmax(-1))
-    assert [image[0] for image in roll_out(model.step, state, rules, choose)] == [image[0] for image in alone]
+    alone = roll_out(model.step, model.init_state(), rules, lambda log_probs: log_probs.argmax(-1)).hypotheses()
+    both = roll_out(model.step, state, rules, choose).hypotheses()
+    assert [image[0] for image in both] == [image[0] for image in alone]
 
 
 def test_phrases_may_be_lists():

@@ -9,7 +9,7 @@ EOS = 2
 
 def test_every_word_is_the_likeliest_allowed_one(model, make_rules):
     rules = make_rules(min_length=2, max_length=6)
-    for image, found in enumerate(greedy_search(model.step, model.init_state(), rules)):
+    for image, (found,) in enumerate(greedy_search(model.step, model.init_state(), rules).hypotheses()):
         expected: list[int] = []
         while True:
             may_end = len(expected) >= 2

@@ -13,7 +13,7 @@ def test_sequences_of_one_image_are_followed_side_by_side(model, make_rules):
         return likeliest.new_tensor([[a, b] for [a], [b] in zip(likeliest, unlikeliest, strict=True)])
 
     state = {name: tensor.repeat_interleave(2, dim=1) for name, tensor in model.init_state().items()}
-    found = roll_out(model.step, state, make_rules(max_length=6), a_word_each)
-    greedy = greedy_search(model.step, model.init_state(), make_rules(max_length=6))
-    assert [first for first, _ in found] == greedy
+    found = roll_out(model.step, state, make_rules(max_length=6), a_word_each).hypotheses()
+    greedy = greedy_search(model.step, model.init_state(), make_rules(max_length=6)).hypotheses()
+    assert [[first] for first, _ in found] == greedy
     assert all(second.tokens != first.tokens for first, second in found)

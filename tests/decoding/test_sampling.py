@@ -60,7 +60,9 @@ def test_captions_come_as_often_as_they_are_probable(model, make_rules, temperat
     rules = make_rules(0, 2, (NoBadEndings(((4,),)),))
     num_samples = 4_000
     generator = torch.Generator().manual_seed(1)
-    found = sample(model.step, model.init_state(), rules, generator, num_samples, temperature, top_k, top_p)
+    found = sample(
+        model.step, model.init_state(), rules, generator, num_samples, temperature, top_k, top_p
+    ).hypotheses()
     for image in range(3):
         counts = Counter((tuple(hypothesis.tokens), hypothesis.finished) for hypothesis in found[image])
         expected = Counter()
@@ -89,7 +91,7 @@ def test_captions_come_as_often_as_they_are_probable(model, make_rules, temperat
 @pytest.mark.parametrize("search", [Sampling(3, temperature=1e-6), Sampling(3, top_k=1), Sampling(3, top_p=1e-6)])
 def test_cold_sampling_and_the_narrowest_head_are_greedy(model, make_rules, search):
     found = search(model.step, model.init_state(), make_rules(max_length=8), num_best=3)
-    assert found == [[best] for best in greedy_search(model.step, model.init_state(), make_rules(max_length=8))]
+    assert found == greedy_search(model.step, model.init_state(), make_rules(max_length=8)).hypotheses()
 
 
 def test_a_seed_gives_the_same_captions_again_and_another_one_others(model, make_rules):
@@ -102,13 +104,17 @@ def test_a_seed_gives_the_same_captions_again_and_another_one_others(model, make
 
 def test_a_generator_goes_on_where_it_stood(model, make_rules):
     generator = torch.Generator().manual_seed(0)
-    first, second = (sample(model.step, model.init_state(), make_rules(max_length=8), generator, 8) for _ in range(2))
+    first, second = (
+        sample(model.step, model.init_state(), make_rules(max_length=8), generator, 8).hypotheses() for _ in range(2)
+    )
     assert first != second
 
 
 def test_samples_come_in_the_order_of_their_drawing(model, make_rules):
     """What self-critical training wants: K of them, even if some are alike."""
-    found = sample(model.step, model.init_state(), make_rules(max_length=2), torch.Generator().manual_seed(0), 50)
+    found = sample(
+        model.step, model.init_state(), make_rules(max_length=2), torch.Generator().manual_seed(0), 50
+    ).hypotheses()
     assert [len(image) for image in found] == [50] * 3
     assert all(len({tuple(hypothesis.tokens) for hypothesis in image}) < 50 for image in found)
     assert all(image != sorted(image, key=lambda hypothesis: -hypothesis.score) for image in found)

@@ -14,7 +14,8 @@ from torch.nn.utils import parameters_to_vector
 from captioner.losses import CaptionLoss, HardAttentionLoss
 from captioner.models import AdditiveAttention, LuongDecoder, ShowAttendTell, TransformerDecoder, UpDown
 from captioner.models.attention import HardAttention, hard
-from captioner.types import Kind, Memory, Part
+from captioner.models.attention.hard import SAMPLED
+from captioner.types import Kind, Memory, Segment
 
 NUM_LOCATIONS, NUM_WORDS, VOCAB_SIZE = 3, 2, 5
 LENGTHS = torch.tensor([[2, 1], [1, 0]])  # two images; four words in all
@@ -45,7 +46,7 @@ def two_images() -> Memory:
     """Of three locations, and of two."""
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(2, NUM_LOCATIONS, 4, generator=generator, dtype=torch.float64)
-    return Memory(features, REAL, (Part(Kind.GRID, NUM_LOCATIONS, grid=(1, NUM_LOCATIONS)),))
+    return Memory(features, REAL, (Segment(Kind.GRID, NUM_LOCATIONS, grid=(1, NUM_LOCATIONS)),))
 
 
 def answer(decoder):
@@ -187,7 +188,7 @@ def test_a_batch_of_expected_weights_is_learnt_as_by_soft_attention():
 def test_half_of_the_batches_are_sampled():
     decoder = build(sampling_probability=0.5)
     torch.manual_seed(0)
-    sampled = sum(bool(decoder.prepare(two_images()).sampled) for _ in range(200))
+    sampled = sum(bool(decoder.prepare(two_images()).notes[SAMPLED].all()) for _ in range(200))
     assert 70 < sampled < 130
 
 

@@ -21,7 +21,7 @@ from captioner.models.attention import (
     MultiHeadAttention,
     ScaledDotAttention,
 )
-from captioner.types import Attended, Kind, Memory, Part
+from captioner.types import Attended, Kind, Memory, Segment
 
 FEATURE_DIM, QUERY_DIM, GRID = 6, 5, (2, 3)
 NUM_LOCATIONS = 6
@@ -82,7 +82,7 @@ def build(cls: type[Attention], arguments: dict | None = None, **more) -> Attent
 
 def grid_memory(features: torch.Tensor, mask: torch.Tensor, grid: tuple[int, int] = GRID) -> Memory:
     """Not prepared; the real cells are to form a rectangle, which all kinds of attention understand."""
-    return Memory(features, mask, (Part(Kind.GRID, features.shape[1], grid=grid),))
+    return Memory(features, mask, (Segment(Kind.GRID, features.shape[1], grid=grid),))
 
 
 def random_memory(attention: Attention, num_real: Sequence[int]) -> Memory:

@@ -21,7 +21,7 @@ from captioner.models import (
     UpDown,
 )
 from captioner.models.attention import HardAttention, LocationAttention, MultiHeadAttention
-from captioner.types import Kind, Memory, Part
+from captioner.types import Kind, Memory, Segment
 
 FEATURE_DIM, VOCAB_SIZE, NUM_LOCATIONS = 6, 13, 5
 LENGTHS = torch.tensor([[6, 4, 1], [4, 3, 0], [2, 2, 2]])  # longest first, as batches come
@@ -83,7 +83,7 @@ def random_memory(num_real=(5, 3, 1), feature_dim: int = FEATURE_DIM) -> Memory:
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(len(num_real), NUM_LOCATIONS, feature_dim, generator=generator, dtype=torch.float64)
     mask = torch.arange(NUM_LOCATIONS) < torch.tensor(num_real)[:, None]
-    return Memory(features, mask, (Part(Kind.GRID, NUM_LOCATIONS, grid=(1, NUM_LOCATIONS)),))
+    return Memory(features, mask, (Segment(Kind.GRID, NUM_LOCATIONS, grid=(1, NUM_LOCATIONS)),))
 
 
 def regions() -> Memory:

@@ -45,5 +45,5 @@ def captions_of(model: CaptionModel, source, beam_size: int | None = None) -> li
             return model.decoder.step(tokens, state, memory)
 
         if beam_size is None:
-            return [hypothesis.tokens for hypothesis in greedy_search(step, state, rules)]
-        return [found[0].tokens for found in beam_search(step, state, rules, beam_size=beam_size)]
+            return [found[0].tokens for found in greedy_search(step, state, rules).hypotheses()]
+        return [found[0].tokens for found in beam_search(step, state, rules, beam_size=beam_size).hypotheses()]

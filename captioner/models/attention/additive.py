@@ -6,13 +6,18 @@ The exponentials are of queries and of keys apart, those of the keys taken once 
 product, a sum and a reciprocal, many times less than a tanh. The intermediate is made a few images at a time, small
 enough for a processor's cache, and made again in the backward pass rather than kept. Compiled, the same lines become
 one loop that never writes it down; on CUDA the kernels of `triton_additive` do the same.
+
+Exponentials of large numbers are no numbers. An image's mean key is therefore taken out of its keys and put into the
+queries, where it changes no sum: what is left of the keys is small, and of the queries what counts.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -20,19 +25,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captioner.models.attention.base import Attention
+from captioner.models.attention.base import Attention, precise
 from captioner.models.attention.normalisers import Normaliser
+from captioner.types import Memory
 
-LARGEST = 30.0
-"""What projected queries and keys are clamped to, so that neither exponential is infinite or 0 in float32. A pair of
-opposite signs beyond it has another sum then; tanh is 1 from 9 on, so no trained network comes near."""
+LARGEST = 40.0
+"""What q and k are clamped to, so that neither exponential, nor one over it, is infinite or 0 in float32. As tanh is 1
+from 9 on, it changes only sums of opposite signs: where keys of one image lie twice this apart."""
+
+MEAN_KEY = "mean key"
+"""The note of a memory that holds what was taken out of each image's keys, (B, A)."""
 
 BLOCK_SIZE = 2**19
 """Numbers of the intermediate that are in memory at a time on a CPU: what a core's cache holds."""
 
 
 class AdditiveScorer(Attention):
-    """Score v . tanh(q + k); subclasses say how queries and keys are projected to q and k.
+    """Score v . tanh(q + k), as `plain_scores` has it; subclasses say how queries and keys are projected to q and k.
 
     Args:
         feature_dim: D, the size of an annotation vector.
@@ -55,17 +64,60 @@ class AdditiveScorer(Attention):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """See `Attention.compile`."""
-        self.compare = torch.compile(additive_scores, *args, **kwargs)
+        compiled = torch.compile(additive_scores, *args, **kwargs)
 
-    def score_projected(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Scores (B, K, L) of projected queries q (B, K, A) against the `exponential` of projected keys (B, L, A)."""
-        return self.compare(exponential(query), keys, self.energy.weight[0])
+        def compare(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
+            """With two images and two sequences at least: the compiler makes code of its own for one."""
+            images, sequences = query.shape[:2]
+            query = query.expand(max(images, 2), max(sequences, 2), -1) if 1 in (images, sequences) else query
+            keys = keys.expand(2, -1, -1) if images == 1 else keys
+            return compiled(query.contiguous(), keys.contiguous(), energy)[:images, :sequences]
+
+        self.compare = compare
+
+    @abstractmethod
+    def project_query(self, query: Tensor) -> Tensor:
+        """Project queries (B, K, H) to q (B, K, A)."""
+
+    def prepare(self, memory: Memory) -> Memory:
+        """See `Attention.prepare`: e^2k of the keys less their mean, and the mean as a note."""
+        memory = super().prepare(memory)
+        assert memory.keys is not None
+        keys = precise(memory.keys)
+        real = memory.mask[..., None].to(keys.dtype)  # (B, L, 1)
+        mean = (keys * real).sum(dim=1) / real.sum(dim=1)  # (B, A)
+        return replace(memory, keys=exponential(keys - mean[:, None])).with_note(MEAN_KEY, mean)
+
+    def ask(self, query: Tensor, memory: Memory) -> Tensor:
+        """See `Attention.ask`: e^2q, the image's mean key being part of q."""
+        return exponential(self.project_query(query) + memory.note(MEAN_KEY)[:, None])
+
+    def own_keys(self, own: Tensor, memory: Memory) -> Tensor:
+        """See `Attention.own_keys`."""
+        return exponential(self.project(own) - memory.note(MEAN_KEY)[:, None])
+
+    def score(self, query: Tensor, keys: Tensor) -> Tensor:
+        """See `Attention.score`: of e^2q (B, K, A) and e^2k (B, L, A)."""
+        return self.compare(query, keys, self.energy.weight[0])
+
+
+def plain_scores(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
+    """Score v . tanh(q + k) as the formula has it: what `additive_scores` of the exponentials is equal to.
+
+    Args:
+        query: (B, K, A) q.
+        keys: (B, L, A) k.
+        energy: (A,) v.
+
+    Returns:
+        (B, K, L).
+    """
+    return (query[:, :, None] + keys[:, None]).tanh() @ energy
 
 
 def exponential(projected: Tensor) -> Tensor:
     """e^2x of a projected query or key, at least in float32: what `additive_scores` compares."""
-    precise = projected.to(torch.promote_types(projected.dtype, torch.float32))
-    return (2 * precise.clamp(-LARGEST, LARGEST)).exp()
+    return (2 * precise(projected).clamp(-LARGEST, LARGEST)).exp()
 
 
 def additive_scores(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
@@ -132,20 +184,21 @@ def _triton_works(device: torch.device) -> bool:
 
 def weighted_sums(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
     """sum_a v_a r_a: (B, K, A), (B, L, A) and (A,) to (B, K, L)."""
-    return torch.cat([reciprocals(q, k) @ energy for q, k in _blocks(query, keys)])
+    return in_blocks(lambda q, k: (reciprocals(q, k) @ energy,), query, keys)[0]
 
 
 def slope_sums(query: Tensor, keys: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """With s = r - r^2 and g (B, K, L): sum_l g s (B, K, A), sum_k g s (B, L, A) and the sum of g r, (A,)."""
-    of_query, of_keys, of_energy = [], [], keys.new_zeros(keys.shape[-1])
-    for q, k, g in _blocks(query, keys, grad):
+
+    def sums(q: Tensor, k: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r = reciprocals(q, k)
         weighted = g[..., None] * r
-        of_energy = of_energy + weighted.sum(dim=(0, 1, 2))
+        of_energy = weighted.sum(dim=(1, 2))
         slopes = weighted.addcmul_(weighted, r, value=-1)
-        of_query.append(slopes.sum(dim=2))
-        of_keys.append(slopes.sum(dim=1))
-    return torch.cat(of_query), torch.cat(of_keys), of_energy
+        return slopes.sum(dim=2), slopes.sum(dim=1), of_energy
+
+    of_query, of_keys, of_energy = in_blocks(sums, query, keys, grad)
+    return of_query, of_keys, of_energy.sum(dim=0)
 
 
 def reciprocals(query: Tensor, keys: Tensor) -> Tensor:
@@ -153,9 +206,11 @@ def reciprocals(query: Tensor, keys: Tensor) -> Tensor:
     return (query[:, :, None] * keys[:, None]).add_(1).reciprocal_()
 
 
-def _blocks(query: Tensor, keys: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """A few images at a time; all at once where the compiler makes one loop of it, or where there is no such cache."""
+def in_blocks(work: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+    """What some work gives of a few images at a time; of all where the compiler makes one loop of it, or on a GPU."""
+    query, keys, *_ = tensors
+    if torch.compiler.is_compiling() or keys.device.type != "cpu":
+        return work(*tensors)
     each = query.shape[1] * keys.shape[1] * keys.shape[2]
-    whole = torch.compiler.is_compiling() or keys.device.type != "cpu"
-    size = len(keys) if whole else max(1, BLOCK_SIZE // max(1, each))
-    return zip(*(tensor.split(size) for tensor in (query, keys, *others)), strict=True)
+    blocks = zip(*(tensor.split(max(1, BLOCK_SIZE // max(1, each))) for tensor in tensors), strict=True)
+    return tuple(map(torch.cat, zip(*(work(*block) for block in blocks), strict=True)))

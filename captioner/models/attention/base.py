@@ -1,7 +1,7 @@
 """What attention is: a query looks at a memory and gets a weighted mean of its annotation vectors back.
 
-A new scorer is one class: `project` makes the keys once per image, `score` compares queries with them. The rest
-(padding, the normaliser, the mean, a sentinel's place in it) is here.
+A new scorer is one class: `project` makes the keys once per image, `score` compares queries with them, and `ask` may
+make queries ready for that. The rest (padding, the normaliser, the mean, a sentinel's place in it) is here.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Attention(nn.Module, ABC):
 
     Attributes:
         kinds: the kinds of memory that it is defined for; all, unless a subclass says otherwise.
-        single_part: whether it is defined over a memory of one part alone, as is all that counts locations.
+        single_segment: whether it is defined over a memory of one segment alone, as is all that counts locations.
         rows_sum_to_1: whether the rows of alpha do, with the sentinel's weight where there is one.
         num_heads: how many heads look at the memory.
     """
 
     kinds: ClassVar[Sequence[Kind]] = tuple(Kind)
-    single_part: ClassVar[bool] = False
+    single_segment: ClassVar[bool] = False
     rows_sum_to_1: bool = True
     num_heads: int = 1
 
@@ -66,7 +66,15 @@ class Attention(nn.Module, ABC):
 
     @abstractmethod
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Score queries (B, K, H) against keys (B, L, A); returns (B, K, L)."""
+        """Score queries that were made ready (B, K, ...) against keys (B, L, A); returns (B, K, L)."""
+
+    def ask(self, query: Tensor, memory: Memory) -> Tensor:
+        """Make queries (B, K, H) ready to be scored, once per look; here they are so already."""
+        return query
+
+    def own_keys(self, own: Tensor, memory: Memory) -> Tensor:
+        """The keys (B, K, A) of annotation vectors (B, K, D) that are not in the memory, one of each sequence."""
+        return self.project(own)
 
     def require(self, memory: Memory) -> None:
         """Refuse a memory that this attention is not defined for.
@@ -74,13 +82,13 @@ class Attention(nn.Module, ABC):
         Raises:
             ValueError: such a memory.
         """
-        for part in memory.parts:
-            if part.kind not in self.kinds:
+        for segment in memory.segments:
+            if segment.kind not in self.kinds:
                 raise ValueError(
-                    f"{type(self).__name__} is not defined over {part.kind.value}, only over "
+                    f"{type(self).__name__} is not defined over {segment.kind.value}, only over "
                     f"{' and '.join(kind.value for kind in self.kinds)}: choose another attention"
                 )
-        if self.single_part and len(memory.parts) > 1:
+        if self.single_segment and len(memory.segments) > 1:
             raise ValueError(
                 f"{type(self).__name__} is not defined over several memories at once "
                 f"({' and '.join(kind.value for kind in memory.kinds)}), only over one: choose another attention"
@@ -133,7 +141,8 @@ class Attention(nn.Module, ABC):
         """Attend to what a focus leaves of the memory; see `forward`."""
         if memory.keys is None:
             raise ValueError(NOT_PREPARED)
-        own = None if sentinel is None else self._score_own(query, sentinel)
+        query = self.ask(query, memory)
+        own = None if sentinel is None else self._score_own(query, self.own_keys(sentinel, memory))
         alpha, weight = self.weigh(self.score(query, memory.keys), focus, own)
         context = alpha.to(memory.features.dtype) @ memory.features  # (B, K, D)
         if sentinel is None or weight is None:
@@ -149,9 +158,8 @@ class Attention(nn.Module, ABC):
             alpha = alpha * focus.factor
         return alpha, None if own is None else weights[..., -1:]
 
-    def _score_own(self, query: Tensor, own: Tensor) -> Tensor:
-        """The score (B, K, 1) of each query (B, K, H) with the vector of its own (B, K, D)."""
-        keys = self.project(own)  # (B, K, A)
+    def _score_own(self, query: Tensor, keys: Tensor) -> Tensor:
+        """The score (B, K, 1) of each query (B, K, ...) with the key of its own (B, K, A)."""
         return self.score(query.flatten(0, 1)[:, None], keys.flatten(0, 1)[:, None]).view(*query.shape[:2], 1)
 
 
@@ -161,3 +169,8 @@ def for_products(features: Tensor) -> Tensor:
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return features.to(torch.get_autocast_dtype(device))
     return features
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """In single precision at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

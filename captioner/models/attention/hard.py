@@ -7,7 +7,6 @@ Section 4.1: the location s_t is a sample of Multinoulli(alpha_t) (equation 8), 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,6 +16,9 @@ from captioner.models.attention.normalisers import Normaliser
 from captioner.models.attention.scorers import AdditiveAttention
 from captioner.models.attention.wrapped import WrappedAttention
 from captioner.types import Attended, Memory
+
+SAMPLED = "sampled"
+"""The note of a memory that says of each image, (B,) bool, whether this pass samples its locations."""
 
 
 def sample_locations(alpha: Tensor) -> Tensor:
@@ -69,11 +71,12 @@ class HardAttention(WrappedAttention):
         self.sampling_probability = sampling_probability
 
     def prepare(self, memory: Memory) -> Memory:
-        """See `Attention.prepare`; in training it also draws whether this batch is sampled."""
+        """See `Attention.prepare`; in training it also draws whether this batch is sampled, unless that is drawn."""
         memory = super().prepare(memory)
-        if not self.training:
+        if not self.training or SAMPLED in memory.notes:
             return memory
-        return replace(memory, sampled=torch.rand((), device=memory.mask.device) < self.sampling_probability)
+        sampled = torch.rand((), device=memory.mask.device) < self.sampling_probability
+        return memory.with_note(SAMPLED, sampled.expand(len(memory.mask)))
 
     def attend(self, query: Tensor, memory: Memory, focus: Focus, sentinel: Tensor | None = None) -> Attended:
         """See `Attention.attend`.
@@ -96,10 +99,11 @@ class HardAttention(WrappedAttention):
         log_probs = alpha.clamp_min(torch.finfo(alpha.dtype).tiny).log()  # (B, K, L)
         entropy = -(alpha * log_probs).sum(dim=-1)  # (B, K)
         sample_log_prob = torch.zeros_like(entropy)
-        if memory.sampled is not None:
+        if SAMPLED in memory.notes:
+            sampled = memory.note(SAMPLED)[:, None]  # (B, 1)
             drawn = sample_locations(alpha)[..., None]  # (B, K, 1)
             seen = memory.features.take_along_dim(drawn, dim=1)  # (B, K, D)
-            context = torch.where(memory.sampled, seen, context)
+            context = torch.where(sampled[..., None], seen, context)
             log_prob = log_probs.gather(-1, drawn).squeeze(-1)
-            sample_log_prob = torch.where(memory.sampled, log_prob, sample_log_prob)
+            sample_log_prob = torch.where(sampled, log_prob, sample_log_prob)
         return Attended(context, alpha, {"sample_log_prob": sample_log_prob, "entropy": entropy})

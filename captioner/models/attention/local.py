@@ -39,7 +39,7 @@ class LocalAttention(WrappedAttention, ABC):
     """
 
     kinds = (Kind.GRID, Kind.WORDS)
-    single_part = True
+    single_segment = True
 
     def __init__(
         self,

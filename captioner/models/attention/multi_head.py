@@ -61,9 +61,13 @@ class MultiHeadAttention(Attention):
         """See `Attention.project`: the keys of all heads in a row."""
         return self.key(features)
 
+    def ask(self, query: Tensor, memory: Memory) -> Tensor:
+        """See `Attention.ask`: each head's query (B, N, K, A / N), on the scale that scores have."""
+        return self._split(self.query(query)) * (self.attention_dim / self.num_heads) ** -0.5
+
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Score queries (B, K, H) against every head's keys (B, N, L, A / N); returns (B, N, K, L)."""
-        return self._queries(query) @ keys.mT
+        """Score every head's queries (B, N, K, A / N) against its keys (B, N, L, A / N); returns (B, N, K, L)."""
+        return query @ keys.mT
 
     def attend(self, query: Tensor, memory: Memory, focus: Focus, sentinel: Tensor | None = None) -> Attended:
         """See `Attention.attend`; all heads have one focus.
@@ -75,9 +79,9 @@ class MultiHeadAttention(Attention):
         if memory.keys is None or memory.values is None:
             raise ValueError(NOT_PREPARED)
         for_heads = Focus(focus.within[:, None], None if focus.factor is None else focus.factor[:, None])
-        own = None
+        query, own = self.ask(query, memory), None
         if sentinel is not None:
-            own = (self._queries(query) * self._split(self.project(sentinel))).sum(-1, keepdim=True)  # (B, N, K, 1)
+            own = (query * self._split(self.own_keys(sentinel, memory))).sum(-1, keepdim=True)  # (B, N, K, 1)
         heads, weight = self.weigh(self.score(query, memory.keys), for_heads, own)  # (B, N, K, L)
         seen = heads.to(memory.values.dtype) @ memory.values  # (B, N, K, A / N)
         extras = {"heads": heads.transpose(1, 2)}
@@ -86,10 +90,6 @@ class MultiHeadAttention(Attention):
             extras["sentinel"] = weight.squeeze(-1).mean(dim=1)
         context = self.output(seen.transpose(1, 2).flatten(2))  # (B, K, D)
         return Attended(context, heads.mean(dim=1), extras)
-
-    def _queries(self, query: Tensor) -> Tensor:
-        """Each head's query (B, N, K, A / N), on the scale that scores have."""
-        return self._split(self.query(query)) * (self.attention_dim / self.num_heads) ** -0.5
 
     def _split(self, joined: Tensor) -> Tensor:
         """(B, X, A) of all heads to (B, N, X, A / N), one by one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captioner.models.attention.additive import AdditiveScorer, exponential
+from captioner.models.attention.additive import AdditiveScorer
 from captioner.models.attention.base import Attention, Focus
 from captioner.models.attention.normalisers import Normaliser
 from captioner.types import Attended, Kind, Memory
@@ -40,12 +40,12 @@ class AdditiveAttention(AdditiveScorer):
         self.energy = nn.Linear(attention_dim, 1, bias=False)
 
     def project(self, features: Tensor) -> Tensor:
-        """See `Attention.project`: the keys as `additive_scores` compares them."""
-        return exponential(self.key(features))
+        """See `Attention.project`: k."""
+        return self.key(features)
 
-    def score(self, query: Tensor, keys: Tensor) -> Tensor:
-        """See `Attention.score`."""
-        return self.score_projected(self.query(query), keys)  # (B, K, L)
+    def project_query(self, query: Tensor) -> Tensor:
+        """See `AdditiveScorer.project_query`."""
+        return self.query(query)
 
 
 class DotAttention(Attention):
@@ -124,13 +124,12 @@ class ConcatAttention(AdditiveScorer):
         self.energy = nn.Linear(attention_dim, 1, bias=False)
 
     def project(self, features: Tensor) -> Tensor:
-        """See `Attention.project`: the keys as `additive_scores` compares them."""
-        return exponential(functional.linear(features, self.joint.weight[:, self.query_dim :]))
+        """See `Attention.project`: k."""
+        return functional.linear(features, self.joint.weight[:, self.query_dim :])
 
-    def score(self, query: Tensor, keys: Tensor) -> Tensor:
-        """See `Attention.score`."""
-        projected = functional.linear(query, self.joint.weight[:, : self.query_dim])  # (B, K, A)
-        return self.score_projected(projected, keys)  # (B, K, L)
+    def project_query(self, query: Tensor) -> Tensor:
+        """See `AdditiveScorer.project_query`."""
+        return functional.linear(query, self.joint.weight[:, : self.query_dim])
 
 
 class LocationAttention(Attention):
@@ -148,7 +147,7 @@ class LocationAttention(Attention):
     """
 
     kinds = (Kind.GRID, Kind.WORDS)
-    single_part = True
+    single_segment = True
 
     def __init__(
         self,
@@ -219,6 +218,10 @@ class ScaledDotAttention(Attention):
         """See `Attention.project`."""
         return self.key(features)
 
+    def ask(self, query: Tensor, memory: Memory) -> Tensor:
+        """See `Attention.ask`: on the scale that scores have."""
+        return self.query(query) * self.attention_dim**-0.5
+
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
         """See `Attention.score`."""
-        return (self.query(query) * self.attention_dim**-0.5) @ keys.mT  # (B, K, L)
+        return query @ keys.mT  # (B, K, L)

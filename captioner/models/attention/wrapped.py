@@ -51,6 +51,10 @@ class WrappedAttention(Attention, ABC):
         """See `Attention.project`."""
         return self.scorer.project(features)
 
+    def ask(self, query: Tensor, memory: Memory) -> Tensor:
+        """See `Attention.ask`."""
+        return self.scorer.ask(query, memory)
+
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
         """See `Attention.score`."""
         return self.scorer.score(query, keys)

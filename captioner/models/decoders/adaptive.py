@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from torch import Tensor, nn
 
 from captioner.models.attention import AdditiveAttention, Attention
+from captioner.models.attention.base import precise
 from captioner.models.decoders.base import Readout
-from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal, summary_of
+from captioner.models.decoders.lstm import (
+    IMAGE_GATES,
+    LSTMDecoder,
+    first_state,
+    lstm_cell,
+    mean_vector,
+    orthogonal,
+)
 from captioner.types import Attended, Memory, State
 
 
@@ -75,14 +82,14 @@ class AdaptiveDecoder(LSTMDecoder):
         orthogonal(self.recurrent_gates.weight[: 4 * hidden_dim])
 
     def prepare(self, memory: Memory) -> Memory:
-        """See `Decoder.prepare`: the summary is what v sends to the gates at every step."""
+        """See `Decoder.prepare`: a note holds what v sends to the gates at every step."""
         memory = super().prepare(memory)
-        return replace(memory, summary=self.image_gates(self.image(mean_vector(memory)).relu()))  # (B, 5H)
+        return memory.with_note(IMAGE_GATES, self.image_gates(self.image(mean_vector(memory)).relu()))  # (B, 5H)
 
     def init_state(self, memory: Memory, num_sequences: int) -> State:
         """See `Decoder.init_state`: zeros."""
         zeros = memory.features.new_zeros(len(memory.features), self.hidden_dim)
-        return first_state(num_sequences, hidden=zeros, cell=zeros)
+        return first_state(num_sequences, hidden=zeros, cell=precise(zeros))
 
     def drive(self, words: Tensor) -> Tensor:
         """See `RecurrentDecoder.drive`: G = 5H, the words' share of all gates."""
@@ -90,10 +97,10 @@ class AdaptiveDecoder(LSTMDecoder):
 
     def advance(self, drive: Tensor, state: State, memory: Memory) -> tuple[Tensor, Attended, State]:
         """See `RecurrentDecoder.advance`."""
-        gates = drive + summary_of(memory)[:, None] + self.recurrent_gates(state["hidden"])  # (B, K, 5H)
+        gates = drive + memory.note(IMAGE_GATES)[:, None] + self.recurrent_gates(state["hidden"])  # (B, K, 5H)
         lstm_gates, sentinel_gate = gates.split((4 * self.hidden_dim, self.hidden_dim), dim=-1)
         hidden, cell = lstm_cell(lstm_gates, state["cell"])
-        sentinel = self.sentinel(sentinel_gate.sigmoid() * cell.tanh())  # (B, K, D)
+        sentinel = self.sentinel((sentinel_gate.sigmoid() * cell.tanh()).to(gates.dtype))  # (B, K, D)
         attended = self.attention(hidden, memory, state["step"], sentinel)
         return hidden, attended, {"hidden": hidden, "cell": cell}
 

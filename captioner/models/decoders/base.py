@@ -1,4 +1,4 @@
-"""What a decoder is, and the teacher-forced loop that all recurrent ones share."""
+"""What a decoder is, and the loop over words that all recurrent ones share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.models.attention import Attention
-from captioner.types import Attended, Memory, State, TeacherForced
+from captioner.types import Attended, Feed, Memory, Reading, State, Step, TeacherForced
 
 
 class Decoder(nn.Module, ABC):
@@ -34,30 +34,61 @@ class Decoder(nn.Module, ABC):
         """The state before the first word, of K sequences per image; every tensor is (B, K, ...)."""
 
     @abstractmethod
-    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
-        """Read one word of each sequence and predict the next.
+    def read(self, tokens: Tensor, state: State, memory: Memory) -> Reading:
+        """Read one word of each sequence, look, and predict the next.
 
         Args:
             tokens: (B, K) the words before, the begin word at first.
-            state: what `init_state` or the last step gave.
+            state: what `init_state` or the last reading gave.
             memory: the prepared memory of the B images.
-
-        Returns:
-            (B, K, V) logits of the next word, and the state after it.
         """
 
     @abstractmethod
-    def forward(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
-        """Predict every word of given captions from the words before it (teacher forcing).
+    def follow(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
+        """What `forward` gives where all given words are read: all at once as far as may be."""
+
+    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
+        """`read`, as a search needs it: (B, K, V) logits of the next word, and the state after it."""
+        reading = self.read(tokens, state, memory)
+        return reading.logits, reading.state
+
+    def begin(self, memory: Memory, num_sequences: int = 1) -> tuple[Step, State]:
+        """What a search starts from: the step over a prepared memory, and the state before the first word."""
+
+        def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
+            return self.step(tokens, state, memory)
+
+        return step, self.init_state(memory, num_sequences)
+
+    def forward(self, memory: Memory, tokens: Tensor, lengths: Tensor, feed: Feed | None = None) -> TeacherForced:
+        """Predict every word of given captions from the words before it.
 
         Args:
             memory: the prepared memory of B images.
             tokens: (B, K, T + 1) begin word, words, end word, padding.
             lengths: (B, K) how many words to predict, the end word included; 0 for a missing caption.
+            feed: chooses the words that are read, word by word: the model's own now and then, say (scheduled sampling,
+                Bengio et al. 2015, arXiv 1506.03099). By default they are the given ones (teacher forcing), which is
+                faster.
 
         Returns:
             The logits of the real words alone, and where the decoder looked. It agrees with `step`.
         """
+        if feed is None:
+            return self.follow(memory, tokens, lengths)
+        plan = plan_steps(lengths.cpu(), tokens.shape[2] - 1).to(tokens.device)
+        state = self.init_state(memory, lengths.shape[1])
+        words = tokens[..., 0]
+        logits, looks = [], []
+        for number, corner in enumerate(plan.corners):
+            if number > 0:
+                words = feed(cut(tokens[..., number], corner), cut(logits[-1], corner))
+            state = {name: cut(value, corner) for name, value in state.items()}
+            reading = self.read(cut(words, corner), state, memory.first(corner[0]))
+            state = reading.state
+            logits.append(reading.logits)
+            looks.append(reading.attended)
+        return plan.answer(plan.gather(logits), looks, memory)
 
 
 class Readout(NamedTuple):
@@ -77,7 +108,7 @@ class Readout(NamedTuple):
 class RecurrentDecoder(Decoder):
     """A decoder that moves word by word; subclasses give `embed`, `drive`, `advance` and `predict`.
 
-    `forward` embeds all real words at once, and projects them to the vocabulary at once, after the loop. Of the
+    `follow` embeds all real words at once, and projects them to the vocabulary at once, after the loop. Of the
     (B, K) rows it advances, at each step, the smallest corner that holds all rows with words left: little more
     than these when the images are sorted by their longest caption and the captions of an image by length,
     longest first, as `data.batches` does; any other order gives the same result.
@@ -126,39 +157,42 @@ class RecurrentDecoder(Decoder):
             if isinstance(module, Attention):
                 module.compile(*args, **kwargs)
 
-    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
-        """See `Decoder.step`."""
+    def read(self, tokens: Tensor, state: State, memory: Memory) -> Reading:
+        """See `Decoder.read`."""
         word = self.embed(tokens)  # (B, K, E)
         hidden, attended, state = self._advance(self.drive(word), state, memory)
-        return self.predict(Readout(word, hidden, attended.context)), state
+        return Reading(self.predict(Readout(word, hidden, attended.context)), attended, state)
 
     def _advance(self, drive: Tensor, state: State, memory: Memory) -> tuple[Tensor, Attended, State]:
         advance = self.compiled_advance or type(self).advance
         hidden, attended, after = advance(self, drive, state, memory)
         return hidden, attended, {**after, "step": state["step"] + 1}
 
-    def forward(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
-        """See `Decoder.forward`."""
-        plan = plan_steps(lengths.cpu(), tokens.shape[2] - 1).to(tokens.device)
+    def follow(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
+        """See `Decoder.follow`."""
+        least = 1 if self.compiled_advance is None else 2  # the compiler makes code of its own for one
+        plan = plan_steps(lengths.cpu(), tokens.shape[2] - 1, least).to(tokens.device)
         words = self.embed(tokens[..., :-1].flatten()[plan.places])  # (N, E)
         drives = plan.spread(self.drive(words))
         state = self.init_state(memory, lengths.shape[1])
         hiddens, looks = [], []
-        for drive, (rows, columns) in zip(drives, plan.corners, strict=True):
-            state = {name: value[:rows, :columns].contiguous() for name, value in state.items()}
-            hidden, attended, state = self._advance(drive, state, memory.first(rows))
+        for drive, corner in zip(drives, plan.corners, strict=True):
+            state = {name: cut(value, corner) for name, value in state.items()}
+            hidden, attended, state = self._advance(drive, state, memory.first(corner[0]))
             hiddens.append(hidden)
             looks.append(attended)
         readout = Readout(words, plan.gather(hiddens), plan.gather([look.context for look in looks]))
-        alphas = [look.alpha for look in looks if look.alpha is not None]
-        return TeacherForced(
-            self.predict(readout),
-            plan.mask,
-            plan.stack(alphas) if alphas else None,
-            {name: plan.stack([look.extras[name] for look in looks]) for name in looks[0].extras},
-            memory.mask,
-            plan.places,
-        )
+        return plan.answer(self.predict(readout), looks, memory)
+
+
+Corner = tuple[int, int]
+"""The first so many rows and columns of (B, K, ...)."""
+
+
+def cut(values: Tensor, corner: Corner) -> Tensor:
+    """The corner (rows, columns, ...) of values (B, K, ...)."""
+    rows, columns = corner
+    return values[:rows, :columns].contiguous()
 
 
 @dataclass(frozen=True)
@@ -167,13 +201,13 @@ class Steps:
 
     Attributes:
         mask: (B, K, T) bool, True where a word is real.
-        corners: for each step the (rows, columns) of (B, K) that it computes.
+        corners: for each step the corner of (B, K) that it computes.
         places: (N,) where the real words lie in (B, K, T) when it is one row.
         computed: (N,) where they lie among all rows that are computed, one step's after another's.
     """
 
     mask: Tensor
-    corners: list[tuple[int, int]]
+    corners: list[Corner]
     places: Tensor
     computed: Tensor
 
@@ -200,18 +234,31 @@ class Steps:
         stacked = rows.new_zeros(self.mask.numel(), *rows.shape[1:]).index_copy(0, self.places, rows)
         return stacked.unflatten(0, self.mask.shape)
 
+    def answer(self, logits: Tensor, looks: Sequence[Attended], memory: Memory) -> TeacherForced:
+        """The answer to given captions: the real words' logits (N, V), and what each step's corner looked at."""
+        alphas = [look.alpha for look in looks if look.alpha is not None]
+        return TeacherForced(
+            logits,
+            self.mask,
+            self.stack(alphas) if alphas else None,
+            {name: self.stack([look.extras[name] for look in looks]) for name in looks[0].extras},
+            memory.mask,
+            self.places,
+        )
 
-def plan_steps(lengths: Tensor, num_words: int) -> Steps:
+
+def plan_steps(lengths: Tensor, num_words: int, least: int = 1) -> Steps:
     """Plan the steps over captions, in the host's memory, so that no accelerator is waited for.
 
     Args:
         lengths: (B, K) of the captions, on the host.
         num_words: T.
+        least: images and sequences that every step computes at least, where there are so many.
     """
     step = torch.arange(num_words)
     mask = step < lengths[..., None]  # (B, K, T)
-    rows = _last(lengths.amax(dim=1)[:, None] > step)  # (T,) images up to the last with words left
-    columns = _last(lengths.amax(dim=0)[:, None] > step)
+    rows = _last(lengths.amax(dim=1)[:, None] > step, least)  # (T,) images up to the last with words left
+    columns = _last(lengths.amax(dim=0)[:, None] > step, least)
     before = torch.cumsum(rows * columns, dim=0) - rows * columns  # (T,) rows of earlier steps
     image, sequence, step = mask.nonzero(as_tuple=True)  # (N,) each
     return Steps(
@@ -222,6 +269,6 @@ def plan_steps(lengths: Tensor, num_words: int) -> Steps:
     )
 
 
-def _last(active: Tensor) -> Tensor:
-    """One more than the last True of each column (N, T), at least 1."""
-    return (active * torch.arange(1, len(active) + 1)[:, None]).amax(dim=0).clamp(min=1)
+def _last(active: Tensor, least: int) -> Tensor:
+    """One more than the last True of each column (N, T), and `least` at least, if there are so many rows."""
+    return (active * torch.arange(1, len(active) + 1)[:, None]).amax(dim=0).clamp(min=min(least, len(active)))

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from captioner.models.attention import Attention
+from captioner.models.attention.base import precise
 from captioner.models.decoders.base import RecurrentDecoder
 from captioner.types import Memory, State
+
+IMAGE_GATES = "image gates"
+"""The note of a memory that holds what the whole image sends to the gates at every step."""
 
 
 class LSTMDecoder(RecurrentDecoder):
@@ -105,33 +109,25 @@ def first_state(num_sequences: int, **vectors: Tensor) -> State:
 def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """The elementwise part of an LSTM (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 
+    The cell adds up over all words, so it is at least in float32, whatever matrix products run in.
+
     Args:
         gates: (B, K, 4H) sums of all that drives the gates: write (input), keep (forget), new, show (output).
         cell: (B, K, H) the cell before.
 
     Returns:
-        hidden and cell after, (B, K, H) each.
+        hidden, in the gates' number format, and cell after, (B, K, H) each.
     """
-    write, keep, new, show = gates.chunk(4, dim=-1)
+    cell = precise(cell)
+    write, keep, new, show = gates.to(cell.dtype).chunk(4, dim=-1)
     cell = keep.sigmoid() * cell + write.sigmoid() * new.tanh()
-    return show.sigmoid() * cell.tanh(), cell
+    return (show.sigmoid() * cell.tanh()).to(gates.dtype), cell
 
 
 def mean_vector(memory: Memory) -> Tensor:
     """The mean annotation vector (B, D), of the real locations."""
     real = memory.mask[..., None].to(memory.features.dtype)  # (B, L, 1)
     return (memory.features * real).sum(1) / real.sum(1)
-
-
-def summary_of(memory: Memory) -> Tensor:
-    """What `prepare` made of the whole image.
-
-    Raises:
-        ValueError: the memory was not prepared.
-    """
-    if memory.summary is None:
-        raise ValueError("the memory has no summary of this decoder: call the decoder's prepare(memory) first")
-    return memory.summary
 
 
 def orthogonal(weight: Tensor) -> None:

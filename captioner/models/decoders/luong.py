@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.models.attention import Attention, GeneralAttention
+from captioner.models.attention.base import precise
 from captioner.models.decoders.base import Readout
 from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal
 from captioner.types import Attended, Memory, State
@@ -76,7 +77,7 @@ class LuongDecoder(LSTMDecoder):
     def init_state(self, memory: Memory, num_sequences: int) -> State:
         """See `Decoder.init_state`."""
         mean = mean_vector(memory)  # (B, D)
-        hidden, cell = self.init_hidden(mean).tanh(), self.init_cell(mean).tanh()
+        hidden, cell = self.init_hidden(mean).tanh(), precise(self.init_cell(mean).tanh())
         if self.input_feeding:
             return first_state(num_sequences, hidden=hidden, cell=cell, fed=torch.zeros_like(hidden))
         return first_state(num_sequences, hidden=hidden, cell=cell)

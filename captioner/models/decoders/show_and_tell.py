@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import Tensor, nn
 
 from captioner.models.decoders.base import Readout
-from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal, summary_of
+from captioner.models.decoders.lstm import IMAGE_GATES, LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal
 from captioner.types import Attended, Memory, State
 
 
@@ -62,13 +60,13 @@ class ShowAndTell(LSTMDecoder):
         orthogonal(self.recurrent_gates.weight)
 
     def prepare(self, memory: Memory) -> Memory:
-        """See `Decoder.prepare`: the summary is W a, the image's share of the gates."""
+        """See `Decoder.prepare`: a note holds W a, the image's share of the gates."""
         memory = super().prepare(memory)
-        return replace(memory, summary=self.image_gates(mean_vector(memory)))  # (B, 4H)
+        return memory.with_note(IMAGE_GATES, self.image_gates(mean_vector(memory)))  # (B, 4H)
 
     def init_state(self, memory: Memory, num_sequences: int) -> State:
         """See `Decoder.init_state`: one step of the LSTM, over the image."""
-        image = summary_of(memory) + self.word_gates.bias  # (B, 4H)
+        image = memory.note(IMAGE_GATES) + self.word_gates.bias  # (B, 4H)
         hidden, cell = lstm_cell(image, image.new_zeros(len(image), self.hidden_dim))
         return first_state(num_sequences, hidden=hidden, cell=cell)
 
@@ -80,7 +78,7 @@ class ShowAndTell(LSTMDecoder):
         """See `RecurrentDecoder.advance`; nothing is attended to."""
         gates = drive + self.recurrent_gates(state["hidden"])  # (B, K, 4H)
         if self.every_step:
-            gates = gates + summary_of(memory)[:, None]
+            gates = gates + memory.note(IMAGE_GATES)[:, None]
         hidden, cell = lstm_cell(gates, state["cell"])
         return hidden, Attended(hidden[..., :0], None), {"hidden": hidden, "cell": cell}
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.models.attention import AdditiveAttention, Attention
+from captioner.models.attention.base import precise
 from captioner.models.decoders.base import Readout
 from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal
 from captioner.types import Attended, Memory, State
@@ -103,7 +104,9 @@ class ShowAttendTell(LSTMDecoder):
     def init_state(self, memory: Memory, num_sequences: int) -> State:
         """See `Decoder.init_state`: two layers with tanh of the mean annotation vector."""
         mean = mean_vector(memory)  # (B, D)
-        return first_state(num_sequences, hidden=self.init_hidden(mean).tanh(), cell=self.init_cell(mean).tanh())
+        return first_state(
+            num_sequences, hidden=self.init_hidden(mean).tanh(), cell=precise(self.init_cell(mean).tanh())
+        )
 
     def drive(self, words: Tensor) -> Tensor:
         """See `RecurrentDecoder.drive`: G = 4H, the words' share of the LSTM's gates."""

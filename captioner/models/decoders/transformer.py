@@ -14,7 +14,7 @@ from torch.nn import functional
 from captioner.models.attention import Attention, MultiHeadAttention
 from captioner.models.attention.base import NOT_PREPARED
 from captioner.models.decoders.base import Decoder, plan_steps
-from captioner.types import Attended, Memory, State, TeacherForced
+from captioner.types import Attended, Memory, Reading, State, TeacherForced
 
 POSITIONS = ("sinusoidal", "learned")
 
@@ -102,13 +102,21 @@ class TransformerDecoder(Decoder):
         return self.layers[0].look
 
     def prepare(self, memory: Memory) -> Memory:
-        """See `Decoder.prepare`: keys and values of all layers lie side by side."""
+        """See `Decoder.prepare`: keys and values of all layers lie side by side, and notes are (B, layers, ...)."""
         features = memory.features if self.norm is None else self.norm(memory.features)
         memory = replace(memory, features=self.drop(self.projection(features).relu()))
-        prepared = [layer.look.prepare(memory) for layer in self.layers]
+        prepared: list[Memory] = []
+        for layer in self.layers:
+            prepared.append(layer.look.prepare(memory))
+            memory = replace(memory, notes=prepared[0].notes)  # what the first layer has drawn is drawn for all
         keys = [own.keys for own in prepared if own.keys is not None]
         values = [own.values for own in prepared if own.values is not None]
-        return replace(prepared[0], keys=torch.cat(keys, dim=-1), values=torch.cat(values, dim=-1) if values else None)
+        return replace(
+            prepared[0],
+            keys=torch.cat(keys, dim=-1),
+            values=torch.cat(values, dim=-1) if values else None,
+            notes={name: torch.stack([own.notes[name] for own in prepared], dim=1) for name in prepared[0].notes},
+        )
 
     def _memories(self, memory: Memory) -> list[Memory]:
         """The memory as each layer sees it (views).
@@ -120,7 +128,10 @@ class TransformerDecoder(Decoder):
             raise ValueError(NOT_PREPARED)
         keys = _split(memory.keys, self.num_layers)
         values = [None] * self.num_layers if memory.values is None else _split(memory.values, self.num_layers)
-        return [replace(memory, keys=k, values=v) for k, v in zip(keys, values, strict=True)]
+        return [
+            replace(memory, keys=k, values=v, notes={name: note[:, layer] for name, note in memory.notes.items()})
+            for layer, (k, v) in enumerate(zip(keys, values, strict=True))
+        ]
 
     def init_state(self, memory: Memory, num_sequences: int) -> State:
         """See `Decoder.init_state`: no words yet; "past" is (B, K, t, 2 * model_dim * layers) once t were read."""
@@ -129,13 +140,15 @@ class TransformerDecoder(Decoder):
         step = torch.zeros(len(features), num_sequences, dtype=torch.long, device=features.device)
         return {"past": past, "step": step}
 
-    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
-        """See `Decoder.step`."""
-        hidden, past, _ = self._run(tokens[..., None], state["step"][..., None], state["past"], memory)
-        return self.output(hidden[:, :, 0]), {"past": past, "step": state["step"] + 1}
+    def read(self, tokens: Tensor, state: State, memory: Memory) -> Reading:
+        """See `Decoder.read`."""
+        hidden, past, seen = self._run(tokens[..., None], state["step"][..., None], state["past"], memory)
+        extras = {name: extra[:, :, 0] for name, extra in seen.extras.items()}
+        attended = Attended(seen.context[:, :, 0], extras["heads"].mean(dim=-2), extras)
+        return Reading(self.output(hidden[:, :, 0]), attended, {"past": past, "step": state["step"] + 1})
 
-    def forward(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
-        """See `Decoder.forward`."""
+    def follow(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
+        """See `Decoder.follow`."""
         words = tokens[..., :-1]  # (B, K, T)
         number = torch.arange(words.shape[2], device=words.device)
         plan = plan_steps(lengths.cpu(), words.shape[2]).to(words.device)

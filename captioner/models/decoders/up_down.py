@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from captioner.models.attention import AdditiveAttention, Attention
+from captioner.models.attention.base import precise
 from captioner.models.decoders.base import Readout
-from captioner.models.decoders.lstm import LSTMDecoder, first_state, lstm_cell, mean_vector, orthogonal, summary_of
+from captioner.models.decoders.lstm import (
+    IMAGE_GATES,
+    LSTMDecoder,
+    first_state,
+    lstm_cell,
+    mean_vector,
+    orthogonal,
+)
 from captioner.types import Attended, Memory, State
 
 
@@ -78,15 +85,17 @@ class UpDown(LSTMDecoder):
         orthogonal(self.telling_gates.weight[:, self.seen_dim + hidden_dim :])
 
     def prepare(self, memory: Memory) -> Memory:
-        """See `Decoder.prepare`: the summary is what the mean annotation vector sends to the gates at every step."""
+        """See `Decoder.prepare`: a note holds what the mean annotation vector sends to the gates at every step."""
         memory = super().prepare(memory)
-        return replace(memory, summary=self.image_gates(mean_vector(memory)))  # (B, 4H)
+        return memory.with_note(IMAGE_GATES, self.image_gates(mean_vector(memory)))  # (B, 4H)
 
     def init_state(self, memory: Memory, num_sequences: int) -> State:
         """See `Decoder.init_state`: zeros."""
         zeros = memory.features.new_zeros(len(memory.features), self.hidden_dim)
-        names = ("looking_hidden", "looking_cell", "telling_hidden", "telling_cell")
-        return first_state(num_sequences, **dict.fromkeys(names, zeros))
+        cell = precise(zeros)
+        return first_state(
+            num_sequences, looking_hidden=zeros, looking_cell=cell, telling_hidden=zeros, telling_cell=cell
+        )
 
     def drive(self, words: Tensor) -> Tensor:
         """See `RecurrentDecoder.drive`: G = 4H, the words' share of the first LSTM's gates."""
@@ -96,7 +105,7 @@ class UpDown(LSTMDecoder):
         """See `RecurrentDecoder.advance`."""
         told = state["telling_hidden"]
         before = self.looking_gates(torch.cat((told, state["looking_hidden"]), dim=-1))
-        looking, looking_cell = lstm_cell(drive + summary_of(memory)[:, None] + before, state["looking_cell"])
+        looking, looking_cell = lstm_cell(drive + memory.note(IMAGE_GATES)[:, None] + before, state["looking_cell"])
         attended = self.attention(looking, memory, state["step"])
         seen = attended.context  # (B, K, D)
         gates = self.telling_gates(torch.cat((seen, looking.to(seen.dtype), told.to(seen.dtype)), dim=-1))

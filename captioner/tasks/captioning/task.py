@@ -96,11 +96,7 @@ class CaptioningTask(Task):
         """Per-word likelihood of the references, and the model's own captions."""
         memory = self.model.encode(batch.source)
         sums = self.loss(self.model.decoder(memory, batch.tokens, batch.lengths), batch.tokens[..., 1:])
-        found = self.search(
-            lambda tokens, state: self.model.decoder.step(tokens, state, memory),
-            self.model.decoder.init_state(memory, 1),
-            self.rules,
-        )
+        found = self.search(*self.model.decoder.begin(memory), self.rules)
         for item, hypotheses in zip(batch.items, found, strict=True):
             self.references[item.key] = item.captions
             self.captions[item.key] = self.tokenizer.decode(hypotheses[0].tokens)

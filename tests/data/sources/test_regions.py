@@ -22,14 +22,14 @@ def test_memory_is_padded_masked_and_in_fractions(tmp_path):
     write_regions(tmp_path / "r.safetensors", images, dtype="float32")
     source = StoredRegions(RegionFile(tmp_path / "r.safetensors"))
     memory = source.stack([source.load(item(key), epoch=3, index=0) for key in images])
-    (part,) = memory.parts
-    assert part.kind is Kind.REGIONS
+    (segment,) = memory.segments
+    assert segment.kind is Kind.REGIONS
     assert memory.features.shape == (3, 4, DIM)
     assert memory.mask.tolist() == [[True] * 2 + [False] * 2, [True] * 4, [True] + [False] * 3]
-    assert not memory.features[~memory.mask].any() and not part.boxes[~memory.mask].any()
+    assert not memory.features[~memory.mask].any() and not segment.boxes[~memory.mask].any()
     for row, regions in enumerate(images.values()):
         width, height = regions.size
         for number, (x0, y0, x1, y1) in enumerate(regions.boxes.tolist()):
             expected = torch.tensor([x0 / width, y0 / height, x1 / width, y1 / height])
-            torch.testing.assert_close(part.boxes[row, number], expected)
+            torch.testing.assert_close(segment.boxes[row, number], expected)
             assert torch.equal(memory.features[row, number], regions.features[number])

@@ -19,7 +19,7 @@ from captioner.models.attention import (
     Sparsemax,
     hard,
 )
-from captioner.models.attention.hard import sample_locations
+from captioner.models.attention.hard import SAMPLED, sample_locations
 from captioner.types import Memory
 
 FEATURE_DIM, QUERY_DIM, NUM_LOCATIONS = 6, 5, 5
@@ -99,7 +99,7 @@ def test_otherwise_it_is_its_scorer(training):
     """In evaluation always, in training for batches that are not sampled."""
     attention = build(sampling_probability=0 if training else 1).train(training)
     memory, query = random_memory(attention), queries(4)
-    assert memory.sampled is None if not training else not memory.sampled
+    assert SAMPLED not in memory.notes if not training else not memory.notes[SAMPLED].any()
     expected = attention.scorer(query, memory)
     attended = attention(query, memory)
     assert torch.equal(attended.context, expected.context)
@@ -111,12 +111,12 @@ def test_otherwise_it_is_its_scorer(training):
 def test_a_batch_is_sampled_as_often_as_asked_and_as_a_whole():
     attention = build(sampling_probability=0.3)
     memories = [random_memory(attention) for _ in range(500)]
-    assert all(memory.sampled.shape == () for memory in memories)
-    share = sum(bool(memory.sampled) for memory in memories) / 500
+    assert all(len(set(memory.notes[SAMPLED].tolist())) == 1 for memory in memories)
+    share = sum(bool(memory.notes[SAMPLED][0]) for memory in memories) / 500
     assert abs(share - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 500)
     for memory in memories[:20]:
         told = attention(queries(3), memory.first(1).map(lambda tensor: tensor.expand(2, *tensor.shape[1:])))
-        assert (told.extras["sample_log_prob"] != 0).all() == memory.sampled
+        assert (told.extras["sample_log_prob"] != 0).all() == memory.notes[SAMPLED][0]
 
 
 def test_the_same_seed_draws_the_same():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captioner.models import Decoder
-from captioner.types import Kind, Memory, Part
+from captioner.types import Kind, Memory, Segment
 
 NUM_LOCATIONS, NUM_WORDS = 5, 6
 LENGTHS = torch.tensor([[6, 4, 1], [4, 3, 0], [2, 2, 2]])
@@ -31,7 +31,7 @@ def assert_equations() -> Callable[[Decoder, Tell, float], None]:
             parameter.add_(0.1 * torch.randn_like(parameter))
         features = torch.randn(3, NUM_LOCATIONS, decoder.feature_dim, dtype=torch.float64)
         real = torch.arange(NUM_LOCATIONS) < torch.tensor([[5], [3], [1]])
-        memory = Memory(features, real, (Part(Kind.GRID, NUM_LOCATIONS, grid=(1, NUM_LOCATIONS)),))
+        memory = Memory(features, real, (Segment(Kind.GRID, NUM_LOCATIONS, grid=(1, NUM_LOCATIONS)),))
         tokens = torch.randint(decoder.vocab_size, (3, 3, NUM_WORDS + 1))
         output = decoder(decoder.prepare(memory), tokens, LENGTHS)
         places = output.mask.nonzero(as_tuple=True)

@@ -34,7 +34,9 @@ from decoder_cases import (
     two_heads,
     words,
 )
+from torch._dynamo.testing import CompileCounter
 
+from captioner.decoding import Rules, Sampling, greedy_search
 from captioner.models import (
     AdaptiveDecoder,
     AdditiveAttention,
@@ -46,7 +48,7 @@ from captioner.models import (
 )
 from captioner.models.attention import HardAttention, LocationAttention, MultiHeadAttention
 from captioner.models.decoders import LSTMDecoder
-from captioner.types import Kind, Memory, Part
+from captioner.types import Kind, Memory, Segment
 
 
 @pytest.fixture(
@@ -65,6 +67,9 @@ def decoder(request):
 def plain_decoder(request):
     """Every decoder once."""
     return build(request.param, {})
+
+
+SHRINKING = [LENGTHS, LENGTHS.clamp(max=2), torch.tensor([[5, 0, 0], [1, 0, 0], [0, 0, 0]]), LENGTHS.flip(0, 1)]
 
 
 def test_the_decoders_are_found():
@@ -100,6 +105,41 @@ def test_step_equals_forward(decoder):
     memory, tokens = decoder.prepare(random_memory()), random_tokens()
     assert_steps_are_forward(decoder, memory, tokens, LENGTHS)
     assert_steps_are_forward(decoder, memory, tokens[..., :2], LENGTHS.clamp(max=1))  # captions of one word
+
+
+def test_words_that_are_fed_one_by_one_say_the_same(decoder):
+    """The given words are read all at once where nothing else is to be read."""
+    memory, tokens = decoder.prepare(random_memory()), random_tokens()
+    expected = decoder(memory, tokens, LENGTHS)
+    found = decoder(memory, tokens, LENGTHS, feed=lambda given, logits: given)
+    torch.testing.assert_close(found.logits, expected.logits)
+    assert_same_looks(looks_of(found), looks_of(expected))
+
+
+def test_a_decoder_that_is_fed_its_own_words_says_what_it_would(decoder):
+    memory = decoder.prepare(random_memory())
+    found = greedy_search(*decoder.begin(memory), Rules(1, 2, (), min_length=0, max_length=NUM_WORDS))
+    tokens, lengths = found.given(1, 2, 0)
+    blank = torch.where(torch.arange(tokens.shape[2]) == 0, tokens, 5)  # nothing but the begin word is read of it
+    output = decoder(memory, blank, lengths, feed=lambda given, logits: logits.argmax(-1))
+    said = output.logits.log_softmax(-1).gather(1, output.of_words(tokens[..., 1:])[:, None])
+    assert torch.equal(output.logits.argmax(-1), output.of_words(tokens[..., 1:]))
+    torch.testing.assert_close(said.sum().float(), found.log_probs.sum())
+
+
+def test_what_is_sampled_is_as_probable_as_what_is_given(decoder):
+    """One pass over sampled captions gives their log-probabilities, with gradients."""
+    memory = decoder.prepare(random_memory())
+    with torch.no_grad():
+        found = Sampling(4, seed=None).find(*decoder.begin(memory), Rules(1, 2, (), min_length=0, max_length=5), 4)
+    tokens, lengths = found.given(1, 2, 0)
+    output = decoder(memory, tokens, lengths)
+    of_words = output.logits.log_softmax(-1).gather(1, output.of_words(tokens[..., 1:])[:, None])[:, 0]
+    log_probs = of_words.new_zeros(output.mask.shape).masked_scatter(output.mask, of_words).sum(-1)
+    there = lengths > 0
+    torch.testing.assert_close(log_probs[there].float(), found.log_probs[there])
+    log_probs.sum().backward()
+    assert next(decoder.parameters()).grad is not None
 
 
 def test_steps_leave_the_state_before_as_it_was(decoder):
@@ -163,7 +203,7 @@ def test_masked_locations_are_as_good_as_absent(decoder):
     memory, tokens = random_memory([5, 5, 5]), random_tokens()
     mask = torch.tensor([True, False, True, False, True]).expand(3, -1)
     masked = decoder(decoder.prepare(replace(memory, mask=mask)), tokens, LENGTHS)
-    absent = Memory(memory.features[:, [0, 2, 4]], mask[:, [0, 2, 4]], (Part(Kind.GRID, 3, grid=(1, 3)),))
+    absent = Memory(memory.features[:, [0, 2, 4]], mask[:, [0, 2, 4]], (Segment(Kind.GRID, 3, grid=(1, 3)),))
     without = decoder(decoder.prepare(absent), tokens, LENGTHS)
     torch.testing.assert_close(masked.logits, without.logits)
     for name in looks_of(masked).keys() & {"alpha", "heads"}:
@@ -351,9 +391,26 @@ def test_a_training_step_waits_for_no_device(decoder):
     output.logits.sum().backward()
 
 
+@pytest.mark.parametrize("cls", [cls for cls in all_of(Decoder) if issubclass(cls, LSTMDecoder)])
+def test_the_cell_is_precise_whatever_products_are(cls):
+    decoder = build(cls, {}).float()
+    memory = random_memory()
+    memory = decoder.prepare(replace(memory, features=memory.features.float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        state = decoder.init_state(memory, 2)
+        dtypes = {name: tensor.dtype for name, tensor in state.items()}
+        _, after = decoder.step(torch.ones(3, 2, dtype=torch.long), state, memory)
+    cells = {name for name in dtypes if name.endswith("cell")}
+    assert cells
+    assert all(dtypes[name] == after[name].dtype == torch.float32 for name in cells)
+
+
 def test_a_compiled_decoder_tells_the_same():
-    """Every decoder's step compiles; one is enough here, as tracing takes seconds."""
-    decoder, memory, tokens = build(ShowAttendTell, {}), random_memory(), random_tokens()
-    expected = decoder(decoder.prepare(memory), tokens, LENGTHS).logits
-    decoder.compiled_advance = torch.compile(ShowAttendTell.advance, backend="eager", dynamic=True)  # as on a GPU
-    torch.testing.assert_close(decoder(decoder.prepare(memory), tokens, LENGTHS).logits, expected)
+    """As on a GPU, where a step is compiled once for all shapes of a training; one decoder is enough."""
+    decoder, counter = build(ShowAttendTell, {}), CompileCounter()
+    expected = [decoder(decoder.prepare(random_memory()), random_tokens(), lengths).logits for lengths in SHRINKING]
+    decoder.compiled_advance = torch.compile(ShowAttendTell.advance, backend=counter, dynamic=True)
+    for lengths, logits in zip(SHRINKING, expected, strict=True):
+        found = decoder(decoder.prepare(random_memory()), random_tokens(), lengths).logits
+        torch.testing.assert_close(found, logits)
+    assert counter.frame_count == 1

@@ -37,11 +37,11 @@ def test_parts_keep_their_kind_and_order(encoder, pixels):
     memory = encoder(pixels)
     grid, regions = (eyes(pixels) for eyes in encoder.encoders)
     assert memory.kinds == (Kind.GRID, Kind.REGIONS)
-    assert memory.grid is None and memory.parts[0].grid == grid.grid == (2, 2)
-    assert torch.equal(memory.parts[1].boxes, regions.parts[0].boxes)
+    assert memory.grid is None and memory.segments[0].grid == grid.grid == (2, 2)
+    assert torch.equal(memory.segments[1].boxes, regions.segments[0].boxes)
     assert memory.features.shape == (2, 4 + regions.features.shape[1], 24)
     assert torch.equal(memory.mask, torch.cat([grid.mask, regions.mask], dim=1))
-    assert sum(part.length for part in memory.parts) == memory.features.shape[1]
+    assert sum(segment.length for segment in memory.segments) == memory.features.shape[1]
 
 
 def test_each_is_projected_and_marked_by_its_own(encoder, pixels):

@@ -95,16 +95,16 @@ def test_memory_is_of_regions_padded_and_masked():
     encoder = build(score_threshold=0.5, min_regions=1)
     pixels = torch.cat([random_pixels(4), torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)])
     memory = encoder(pixels)
-    (part,) = memory.parts
+    (segment,) = memory.segments
     found = encoder.detect(pixels)
     counts = [len(regions.boxes) for regions in found]
     assert len(set(counts)) > 1
-    assert part.kind is Kind.REGIONS and memory.grid is None
+    assert segment.kind is Kind.REGIONS and memory.grid is None
     assert memory.mask.sum(1).tolist() == counts
-    assert memory.features.shape == (5, max(counts), encoder.feature_dim) == (5, part.length, 1024)
-    assert not memory.features[~memory.mask].any() and not part.boxes[~memory.mask].any()
+    assert memory.features.shape == (5, max(counts), encoder.feature_dim) == (5, segment.length, 1024)
+    assert not memory.features[~memory.mask].any() and not segment.boxes[~memory.mask].any()
     torch.testing.assert_close(memory.features[1, : counts[1]], found[1].features)
-    torch.testing.assert_close(part.boxes[1, : counts[1]], found[1].boxes)
+    torch.testing.assert_close(segment.boxes[1, : counts[1]], found[1].boxes)
 
 
 @pytest.mark.parametrize("shape", [(SIZE, SIZE), (48, 80)])
@@ -179,7 +179,7 @@ def test_without_proposals_the_whole_image_is_the_region():
     pixels = random_pixels()
     memory = encoder(pixels)
     assert memory.mask.tolist() == [[True], [True]]
-    assert memory.parts[0].boxes.tolist() == [[[0, 0, 1, 1]]] * 2
+    assert memory.segments[0].boxes.tolist() == [[[0, 0, 1, 1]]] * 2
     assert not torch.equal(memory.features[0], memory.features[1])
 
 
@@ -188,7 +188,7 @@ def test_boxes_without_area_are_no_regions(monkeypatch):
     monkeypatch.setattr(
         encoder.network.roi_heads.box_coder, "decode", lambda deltas, boxes: deltas.new_zeros(len(deltas), 91, 4)
     )
-    assert encoder(random_pixels()).parts[0].boxes.tolist() == [[[0, 0, 1, 1]]] * 2
+    assert encoder(random_pixels()).segments[0].boxes.tolist() == [[[0, 0, 1, 1]]] * 2
 
 
 def test_resized_boxes_are_fractions_all_the_same():
@@ -208,7 +208,7 @@ def test_resized_boxes_are_fractions_all_the_same():
 def test_autocast_leaves_the_boxes_precise(encoder):
     with torch.autocast("cpu", torch.bfloat16):
         memory = encoder(random_pixels())
-    assert memory.features.dtype == memory.parts[0].boxes.dtype == torch.float32
+    assert memory.features.dtype == memory.segments[0].boxes.dtype == torch.float32
 
 
 def test_it_is_frozen_and_stays_in_evaluation_mode(encoder):
@@ -277,7 +277,7 @@ def test_weights_of_a_file(tmp_path, tiny):
     for file in ("w.pth", "w.safetensors"):
         memory = build(str(tmp_path / file), score_threshold=0.0)(random_pixels())
         torch.testing.assert_close(memory.features, expected.features)
-        torch.testing.assert_close(memory.parts[0].boxes, expected.parts[0].boxes)
+        torch.testing.assert_close(memory.segments[0].boxes, expected.segments[0].boxes)
 
 
 def test_weights_that_do_not_fit(tmp_path, tiny):

@@ -37,7 +37,7 @@ def test_a_memory_of_words(encoder):
     assert memory.features.shape == (3, 6, 14) == (3, 6, encoder.feature_dim)
     assert memory.mask.sum(dim=1).tolist() == [4, 6, 1]
     assert memory.kinds == (Kind.WORDS,)
-    assert memory.parts[0].length == 6
+    assert memory.segments[0].length == 6
     assert memory.grid is None
     assert memory.keys is None
 

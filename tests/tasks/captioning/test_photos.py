@@ -217,7 +217,7 @@ def test_training_and_validation_read_regions(tmp_path, everything, encoder, num
         for of_batch, expected in zip(batch.source.features, batch.items, strict=True):
             assert torch.equal(of_batch, everything.load(expected).features)
     (batch,) = module.eval_loader(module.items("dev"))
-    torch.testing.assert_close(batch.source.parts[0].boxes[0], torch.tensor([[0, 0, 1, 1], [0, 0, 0.5, 1]]))
+    torch.testing.assert_close(batch.source.segments[0].boxes[0], torch.tensor([[0, 0, 1, 1], [0, 0, 0.5, 1]]))
 
 
 def test_no_image_file_is_opened(tmp_path, everything):
