@@ -97,7 +97,7 @@ class OurStep:
                 parameter.grad.div_(sums.count)
         nn.utils.clip_grad_norm_(self.trained, CLIP)
         self.optimizer.step()
-        return (sums.total / sums.count).detach()
+        return sums.mean.detach()
 
 
 class TextbookStep:

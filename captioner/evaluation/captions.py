@@ -84,8 +84,8 @@ def evaluate(
             batch = move(batch, captioner.device)
             memory = model.encode(batch.source)
             output = model.decoder(memory, batch.tokens, batch.lengths)
-            sums = loss(output, batch.tokens[..., 1:])
-            nll, words = nll + sums.nll.item(), words + sums.words.item()
+            likelihood = loss(output, batch.tokens[..., 1:]).logs["nll"]
+            nll, words = nll + likelihood.total.item(), words + likelihood.number.item()
             if output.alpha is not None:
                 attends, entropy = True, entropy - output.alpha.xlogy(output.alpha).sum().item()
             begin = time.perf_counter()

@@ -1,7 +1,7 @@
 """What training minimises: likelihood, the doubly stochastic term, hard attention's rewards.
 
-All are sums over captions together with the numbers they are to be divided by (`sums.py`), so that gradient
-accumulation and several processes can divide by the global numbers, not by a mean of means.
+All are named sums together with the numbers they are to be divided by (`sums.py`), so that gradient accumulation and
+several processes can divide by the global numbers, not by a mean of means; `docs/training.md` has an example.
 """
 
 from captioner.losses.hard_attention import HardAttentionLoss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -53,12 +53,16 @@ class HardAttentionLoss(CaptionLoss):
         self.baseline_decay = baseline_decay
         self.register_buffer("baseline", torch.zeros(()))
 
-    def forward(self, output: TeacherForced, targets: Tensor) -> LossSums:
+    def forward(self, output: TeacherForced, targets: Tensor, references: Sequence[Sequence[str]] = ()) -> LossSums:
         """Add up a batch.
 
         Args:
             output: what the decoder said; its extras hold "sample_log_prob" and "entropy".
             targets: (B, K, T) the words it should have said.
+            references: not looked at.
+
+        Returns:
+            The sums of `CaptionLoss`, and the term "reinforced", over what the likelihood is a mean over.
 
         Raises:
             ValueError: the decoder's attention is not hard.
@@ -78,12 +82,13 @@ class HardAttentionLoss(CaptionLoss):
         entropy = output.extras["entropy"].sum()
         reinforced = self.reward_scale * (advantage * path).sum() + self.entropy * entropy
         logs = {
-            "reward": Mean(rewards.sum(), sums.captions),
+            "reward": Mean(rewards.sum(), sums.logs["doubly_stochastic"].number),
             "baseline": Mean(self.baseline.clone(), torch.ones_like(self.baseline)),
-            "entropy": Mean(entropy.detach(), sums.words),
+            "entropy": Mean(entropy.detach(), sums.logs["nll"].number),
         }
-        likelihood = sums.likelihood - SCALES[self.scale].numerator * reinforced
-        return replace(sums, likelihood=likelihood, logs=logs)
+        likelihood, *others = sums.terms.items()
+        term = Mean(-SCALES[self.scale].numerator * reinforced, sums.count)
+        return LossSums(dict([likelihood, ("reinforced", term), *others]), {**sums.logs, **logs})
 
     def learn(self, sums: LossSums) -> None:
         """Move the baseline; see `CaptionLoss.learn`."""

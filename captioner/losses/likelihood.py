@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captioner.losses.sums import LossSums
+from captioner.losses.sums import LossSums, Mean
 from captioner.types import TeacherForced
 
 
@@ -67,15 +68,18 @@ class CaptionLoss(nn.Module):
         self.scale = scale
         self.label_smoothing = label_smoothing
 
-    def forward(self, output: TeacherForced, targets: Tensor) -> LossSums:
+    def forward(self, output: TeacherForced, targets: Tensor, references: Sequence[Sequence[str]] = ()) -> LossSums:
         """Add up a batch.
 
         Args:
             output: what the decoder said, N real words.
             targets: (B, K, T) the words it should have said; padding is left out.
+            references: the reference captions of the B images as written, for losses that look at them; here not.
 
         Returns:
-            Sums, all 0 where the batch has no captions.
+            Sums, all 0 where the batch has no captions. Terms: "likelihood", the words' negative log-likelihood with
+            label smoothing, over words or captions; "doubly_stochastic", weighted, over captions. Logs: "nll", without
+            label smoothing, over words; "doubly_stochastic", unweighted, over captions.
 
         Raises:
             ValueError: in training mode, the locations were sampled: they would go unrewarded.
@@ -96,15 +100,16 @@ class CaptionLoss(nn.Module):
 
         scale = SCALES[self.scale]
         count = num_words if scale.per == "word" else num_captions
-        term = penalty = smoothed.new_zeros(())
+        terms = {"likelihood": Mean(smoothed, count)}
+        logs = {"doubly_stochastic": Mean(smoothed.new_zeros(()), num_captions), "nll": Mean(nll, num_words)}
         if output.alpha is not None and self.doubly_stochastic:
-            terms = doubly_stochastic_term(output.alpha, output.mask, output.locations)  # (B, K)
-            term = terms.detach().sum()
-            weighted = self.doubly_stochastic * scale.numerator * terms
+            of_captions = doubly_stochastic_term(output.alpha, output.mask, output.locations)  # (B, K)
+            logs["doubly_stochastic"] = Mean(of_captions.detach().sum(), num_captions)
+            weighted = self.doubly_stochastic * scale.numerator * of_captions
             if scale.over_locations:
                 weighted = weighted / output.locations.sum(dim=-1, keepdim=True)
-            penalty = weighted.sum()
-        return LossSums(smoothed, count, penalty, num_captions, nll, num_words, term)
+            terms["doubly_stochastic"] = Mean(weighted.sum(), num_captions)
+        return LossSums(terms, logs)
 
     def learn(self, sums: LossSums) -> None:
         """What the loss itself learns of a step; nothing here.

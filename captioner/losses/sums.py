@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Mean(NamedTuple):
-    """A mean that is not divided yet: scalars, detached."""
+    """A mean that is not divided yet: scalars."""
 
     total: Tensor
     number: Tensor
@@ -24,53 +24,58 @@ class Mean(NamedTuple):
 
 @dataclass(frozen=True)
 class LossSums:
-    """A batch's loss before division, likelihood / count + penalty / captions.
+    """A batch's loss before division: the sum of its terms' means.
 
     Attributes:
-        likelihood: scalar, the sum of what is a mean over `count`: the words' negative log-likelihood, with label
-            smoothing, and whatever else a loss adds to it.
-        count: scalar, the words or captions that it is to be divided by, over all processes and accumulated batches.
-        penalty: scalar, the sum over captions of the weighted doubly stochastic term.
-        captions: scalar, the number of captions that have words.
-        nll: scalar, the sum of the words' negative log-likelihood, without label smoothing (detached).
-        words: scalar, the number of words.
-        doubly_stochastic: scalar, the sum over captions of the unweighted term (detached).
-        logs: means by name that a loss wants to be seen besides.
+        terms: what is minimised, by name; their totals carry gradients, their numbers count words, captions or whatever
+            each is a mean over. The first one's number is what gradients are divided by at the end, over all processes
+            and accumulated batches, so its mean is exact.
+        logs: means by name to be seen, not minimised; detached.
     """
 
-    likelihood: Tensor
-    count: Tensor
-    penalty: Tensor
-    captions: Tensor
-    nll: Tensor
-    words: Tensor
-    doubly_stochastic: Tensor
+    terms: Mapping[str, Mean]
     logs: Mapping[str, Mean] = field(default_factory=dict)
+
+    @property
+    def count(self) -> Tensor:
+        """The first term's number."""
+        return next(iter(self.terms.values())).number
 
     @property
     def total(self) -> Tensor:
         """The sum to minimise, of this batch alone; divided by `count` it is the loss."""
         return self.share_of(self)
 
+    @property
+    def mean(self) -> Tensor:
+        """The loss of this batch alone."""
+        return self.total / self.count.clamp(min=1)
+
     def share_of(self, whole: LossSums) -> Tensor:
         """What this batch adds to the total of a larger one.
 
-        A mean over captions in a loss that is divided by words is weighted by words per caption: those of `whole`.
+        All terms are divided by `count` in the end. One that is a mean over something else (over captions, beside a
+        mean over words) is multiplied by how many of the first there are to each of its own, in `whole`.
 
         Args:
             whole: the sums of the batches of all processes.
         """
-        return self.likelihood + self.penalty * (whole.count / whole.captions.clamp(min=1))
+        (_, first), *others = self.terms.items()
+        share = first.total
+        for name, term in others:
+            share = share + term.total * (whole.count / whole.terms[name].number.clamp(min=1))
+        return share
 
     def vector(self) -> Tensor:
-        """(N,) all sums in a row, detached, to be added up over batches and processes."""
-        sums = [self.likelihood, self.count, self.penalty, self.captions, self.nll, self.words, self.doubly_stochastic]
-        for mean in self.logs.values():
-            sums += mean
-        return torch.stack([value.detach().to(self.likelihood) for value in sums])
+        """(N,) all sums and numbers in a row, detached, to be added up over batches and processes."""
+        means = [*self.terms.values(), *self.logs.values()]
+        like = means[0].total
+        return torch.stack([value.detach().to(like) for mean in means for value in mean])
 
     def from_vector(self, vector: Tensor) -> LossSums:
-        """The sums of such a row, with the logs' names of this batch."""
-        likelihood, count, penalty, captions, nll, words, term, *of_logs = vector.unbind()
-        logs = dict(zip(self.logs, map(Mean, of_logs[::2], of_logs[1::2]), strict=True))
-        return LossSums(likelihood, count, penalty, captions, nll, words, term, logs)
+        """The sums of such a row, with the names of this batch."""
+        values = vector.unbind()
+        means = list(map(Mean, values[::2], values[1::2]))
+        split = len(self.terms)
+        terms, logs = zip(self.terms, means[:split], strict=True), zip(self.logs, means[split:], strict=True)
+        return LossSums(dict(terms), dict(logs))

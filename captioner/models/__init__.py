@@ -12,7 +12,7 @@ from captioner.models.decoders import (
     UpDown,
 )
 from captioner.models.encoders import Encoder, GridEncoder, JointEncoder, PrecomputedRegions, RegionEncoder, WordEncoder
-from captioner.models.model import CaptionModel
+from captioner.models.model import CaptionModel, ParameterGroup
 
 __all__ = [
     "AdaptiveDecoder",
@@ -24,6 +24,7 @@ __all__ = [
     "GridEncoder",
     "JointEncoder",
     "LuongDecoder",
+    "ParameterGroup",
     "PrecomputedRegions",
     "RecurrentDecoder",
     "RegionEncoder",

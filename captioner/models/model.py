@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from captioner.models.decoders import Decoder
 from captioner.models.encoders import Encoder
 from captioner.types import Memory, TeacherForced
+
+
+class ParameterGroup(NamedTuple):
+    """Trained parameters of one kind.
+
+    Attributes:
+        parameters: the parameters.
+        pretrained: whether they were trained before; if not, they are new.
+        decayed: whether weight decay is for them: it is not for biases, normalisation and embeddings, where it does no
+            good (tied to the output layer or not).
+    """
+
+    parameters: list[nn.Parameter]
+    pretrained: bool
+    decayed: bool
+
+    @property
+    def name(self) -> str:
+        """As a log has it."""
+        return ("pretrained" if self.pretrained else "new") + ("" if self.decayed else ", not decayed")
 
 
 class CaptionModel(nn.Module):
@@ -38,3 +60,15 @@ class CaptionModel(nn.Module):
     def forward(self, source: Tensor | Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
         """Teacher forcing over B images with K captions each; see `Decoder.forward`."""
         return self.decoder(self.encode(source), tokens, lengths)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What is trained, by kind, for an optimiser to treat differently; kinds that are empty are left out."""
+        embeddings = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
+        pretrained = set(map(id, self.encoder.pretrained()))
+        groups = [ParameterGroup([], *kind) for kind in product((False, True), (True, False))]
+        for parameter in [*self.decoder.parameters(), *self.encoder.parameters()]:
+            if parameter.requires_grad:
+                decayed = parameter.dim() > 1 and id(parameter) not in embeddings
+                kind = (id(parameter) in pretrained, decayed)
+                next(group for group in groups if group[1:] == kind).parameters.append(parameter)
+        return [group for group in groups if group.parameters]

@@ -8,7 +8,7 @@ import os
 import shutil
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from captioner.checkpoint import Bundle, describe
 from captioner.losses import CaptionLoss, LossSums
-from captioner.models import CaptionModel
+from captioner.models import CaptionModel, ParameterGroup
 from captioner.training.schedules import Schedule
 from captioner.types import Batch
 
@@ -33,13 +33,14 @@ Twin = TypeVar("Twin", bound="Task")
 class Task(pl.LightningModule, ABC):
     """The training of a model with an encoder and a decoder; validation is the subclass's.
 
-    Subclasses give `add_up`, `means` and `bundle`. `train/loss` is logged, and what `means` gives, of all processes.
+    Subclasses give `add_up` and `bundle`. `train/loss` is logged, and what the loss logs, of all processes.
 
     Args:
         model: what is trained.
         loss: what is minimised.
-        optimizer: makes the optimiser from parameters; its learning rate is the decoder's.
-        encoder_lr: the fine-tuned encoder's learning rate; the decoder's if it is None.
+        optimizer: makes the optimiser from parameter groups; its learning rate is that of new parameters; its weight
+            decay is not for biases, normalisation and embeddings.
+        encoder_lr: the learning rate of pretrained parameters; that of the others if it is None.
         schedule: how learning rates move.
         compile: have torch compile what the decoder runs at every word, see `RecurrentDecoder.compile`; where there is
             no C++ compiler a warning says so, and nothing is compiled.
@@ -61,15 +62,12 @@ class Task(pl.LightningModule, ABC):
         self.encoder_lr = encoder_lr
         self.schedule = schedule
         self.compiles = compile
+        self.goes_on_undivided = False  # whether the run that is resumed had the groups of 0.1.0
         self.whole: LossSums | None = None  # all processes' batches since the last optimiser step
 
     @abstractmethod
     def add_up(self, batch: Batch) -> LossSums:
         """The loss of a batch of this process, as sums."""
-
-    @abstractmethod
-    def means(self, whole: LossSums) -> Mapping[str, Tensor]:
-        """What is logged beside the loss, by name, of the sums of all processes."""
 
     @abstractmethod
     def bundle(self) -> Bundle:
@@ -91,8 +89,8 @@ class Task(pl.LightningModule, ABC):
             torch.distributed.all_reduce(vector)  # not the trainer's `reduce`, for which the host waits
         whole = sums.from_vector(vector)
         self.whole = whole if self.whole is None else whole.from_vector(self.whole.vector() + vector)
-        means = {f"train/{name}": mean for name, mean in self.means(whole).items()}
-        self.log("train/loss", whole.total / whole.count, prog_bar=True, batch_size=len(batch.tokens))
+        means = {f"train/{name}": mean.value for name, mean in whole.logs.items()}
+        self.log("train/loss", whole.mean, prog_bar=True, batch_size=len(batch.tokens))
         self.log_dict(means, batch_size=len(batch.tokens))
         return sums.share_of(whole)
 
@@ -103,7 +101,7 @@ class Task(pl.LightningModule, ABC):
         processes. Gradients are clipped after this.
         """
         assert self.whole is not None
-        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / self.whole.count
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / self.whole.count.clamp(min=1)
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
@@ -111,20 +109,37 @@ class Task(pl.LightningModule, ABC):
         self.whole = None
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """One group for the decoder and one for the part of the encoder that is fine-tuned."""
+        """The model's parameter groups; the pretrained ones learn at `encoder_lr`, and not all are decayed."""
         if not math.isfinite(self.trainer.estimated_stepping_batches):
             raise ValueError("a schedule needs an end: set the trainer's max_epochs")
-        groups: list[dict] = [{"params": list(self.model.decoder.parameters())}]
-        fine_tuned = [parameter for parameter in self.model.encoder.parameters() if parameter.requires_grad]
-        if fine_tuned:
-            groups.append({"params": fine_tuned})
-            if self.encoder_lr is not None:
-                groups[-1]["lr"] = self.encoder_lr
-        optimizer = self.optimizer(groups)
+        optimizer = self.optimizer(self._groups())
         total_steps = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = max(1, total_steps // max(1, self.trainer.max_epochs or 1))
         scheduler = LambdaLR(optimizer, lambda step: self.schedule.factor(step, total_steps, steps_per_epoch))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """What an optimiser takes: parameters with what is their own of its options."""
+        groups = self.model.parameter_groups()
+        if self.goes_on_undivided:
+            groups = _undivided(self.model)
+        fine_tuned = not self.model.encoder.frozen
+        if self.encoder_lr is not None and fine_tuned and not any(group.pretrained for group in groups):
+            warnings.warn("encoder_lr is for pretrained parameters, and none is trained", stacklevel=2)
+        made = []
+        for group in groups:
+            options: dict[str, Any] = {} if self.goes_on_undivided else {"name": group.name}
+            if group.pretrained and self.encoder_lr is not None:
+                options["lr"] = self.encoder_lr
+            if not group.decayed:
+                options["weight_decay"] = 0.0
+            made.append({"params": group.parameters, **options})
+        return made
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Go on with the parameter groups of 0.1.0 where the run began with them."""
+        states = checkpoint.get("optimizer_states") or [{"param_groups": []}]
+        self.goes_on_undivided = any("name" not in group for group in states[0]["param_groups"])
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keep, beside the weights, all that is needed to use the model: see `captioner.checkpoint`."""
@@ -140,3 +155,10 @@ class Task(pl.LightningModule, ABC):
         memo[id(self)] = twin
         twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return twin
+
+
+def _undivided(model: CaptionModel) -> list[ParameterGroup]:
+    """The groups of 0.1.0: one of the decoder, all of it decayed, and one of what is trained of the encoder."""
+    fine_tuned = [parameter for parameter in model.encoder.parameters() if parameter.requires_grad]
+    decoder = ParameterGroup(list(model.decoder.parameters()), pretrained=False, decayed=True)
+    return [decoder, ParameterGroup(fine_tuned, pretrained=True, decayed=True)] if fine_tuned else [decoder]

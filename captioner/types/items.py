@@ -113,3 +113,8 @@ class Batch:
     tokens: Tensor
     lengths: Tensor
     items: Sequence[Item] = field(default_factory=list)
+
+    @property
+    def references(self) -> list[Sequence[str]]:
+        """The reference captions of each, all that there are, as written."""
+        return [item.captions for item in self.items]

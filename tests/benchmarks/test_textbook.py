@@ -51,7 +51,7 @@ def test_losses_gradients_and_alphas_are_ours(gate, deep_output):
 
     output = ours(ours.prepare(as_memory(features, SIZES.grid)), batch.tokens, batch.lengths)
     sums = CaptionLoss(doubly_stochastic=0.7)(output, batch.tokens[..., 1:])
-    expected_loss = sums.likelihood / sums.count + sums.penalty / sums.captions
+    expected_loss = sum(term.total / term.number for term in sums.terms.values())
     expected_loss.backward()
     predicted = book(per_caption(features, SIZES), batch.tokens.flatten(0, 1), batch.lengths.flatten())
     loss = caption_loss(predicted, strength=0.7)

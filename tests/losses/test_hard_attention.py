@@ -146,7 +146,7 @@ def test_the_baseline_is_a_moving_average_of_rewards():
         reward = log_likelihoods(output, targets).mean().item()
         sums = loss(output, targets)
         logs = {name: mean.value for name, mean in sums.logs.items()}
-        assert logs.keys() == {"reward", "baseline", "entropy"}
+        assert logs.keys() == {"nll", "doubly_stochastic", "reward", "baseline", "entropy"}
         assert not any(value.requires_grad for value in logs.values())
         assert logs["reward"].item() == pytest.approx(reward, abs=1e-9)
         assert logs["baseline"].item() == pytest.approx(baseline, abs=1e-9)  # the one that is used

@@ -57,10 +57,10 @@ def test_each_scale_is_what_its_name_says(scale, strength):
         "authors": nll / num_captions + strength * 64 / num_locations * sum(terms) / num_captions,
         "mean": nll / num_words + strength * sum(terms) / (num_captions * num_locations),
     }[scale]
-    assert (sums.total / sums.count).item() == pytest.approx(expected, rel=1e-5)
-    assert sums.nll.item() == pytest.approx(nll, rel=1e-5)
-    assert (sums.words.item(), sums.captions.item()) == (num_words, num_captions)
-    assert sums.doubly_stochastic.item() == pytest.approx(sum(terms) if strength else 0.0, rel=1e-5)
+    assert sums.mean.item() == pytest.approx(expected, rel=1e-5)
+    assert sums.logs["nll"].total.item() == pytest.approx(nll, rel=1e-5)
+    assert (sums.logs["nll"].number.item(), sums.logs["doubly_stochastic"].number.item()) == (num_words, num_captions)
+    assert sums.logs["doubly_stochastic"].total.item() == pytest.approx(sum(terms) if strength else 0.0, rel=1e-5)
 
 
 def test_the_scales_stand_as_documented():
@@ -73,7 +73,7 @@ def test_the_scales_stand_as_documented():
     for scale in SCALES:
         sums = CaptionLoss(1.0, scale)(output, targets)
         without = CaptionLoss(0.0, scale)(output, targets)
-        shares[scale] = ((sums.total - without.total) / sums.nll).item()  # relative to the likelihood
+        shares[scale] = ((sums.total - without.total) / sums.logs["nll"].total).item()  # relative to the likelihood
     relative = {scale: share / shares["paper"] for scale, share in shares.items()}
     assert relative == pytest.approx({"paper": 1, "authors": 64 / 196, "mean": 11 / 196}, rel=1e-4)
 
@@ -88,7 +88,7 @@ def test_label_smoothing_is_torch_s_word_by_word(smoothing):
     ]
     assert sums.total.item() == pytest.approx(sum(by_word).item(), rel=1e-5)
     assert sums.total.item() == pytest.approx(by_hand(output, targets, smoothing)[0], rel=1e-5)
-    assert sums.nll.item() == pytest.approx(by_hand(output, targets)[0], rel=1e-5)  # never smoothed
+    assert sums.logs["nll"].total.item() == pytest.approx(by_hand(output, targets)[0], rel=1e-5)  # never smoothed
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -144,15 +144,17 @@ def test_gradients_reach_words_and_attention_but_not_padding(scale):
 def test_a_decoder_that_does_not_attend_has_no_term():
     output, targets = answer()
     sums = CaptionLoss(1.0, "paper")(output._replace(alpha=None), targets)
-    assert sums.doubly_stochastic == 0
-    torch.testing.assert_close(sums.total, sums.nll)
+    assert sums.logs["doubly_stochastic"].total == 0
+    torch.testing.assert_close(sums.total, sums.logs["nll"].total)
 
 
 def test_half_precision_logits_are_added_up_in_single():
     output, targets = answer()
     sums = CaptionLoss(1.0, "mean")(output._replace(logits=output.logits.bfloat16()), targets)
     assert sums.total.dtype == torch.float32
-    assert sums.nll.item() / LENGTHS.sum().item() == pytest.approx(by_hand(output, targets)[0] / 21, rel=0.01)
+    assert sums.logs["nll"].total.item() / LENGTHS.sum().item() == pytest.approx(
+        by_hand(output, targets)[0] / 21, rel=0.01
+    )
     assert not math.isnan(sums.total.item())
 
 
@@ -170,7 +172,7 @@ def test_sampled_locations_do_not_go_unrewarded():
     output, targets = hard_answer()
     with pytest.raises(ValueError, match="take HardAttentionLoss"):
         CaptionLoss()(output, targets)
-    assert CaptionLoss().eval()(output, targets).words == LENGTHS.sum()
+    assert CaptionLoss().eval()(output, targets).logs["nll"].number == LENGTHS.sum()
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -19,6 +19,8 @@ from captioner.models import (
     CaptionModel,
     Decoder,
     Encoder,
+    GridEncoder,
+    JointEncoder,
     LuongDecoder,
     ShowAndTell,
     ShowAttendTell,
@@ -83,10 +85,10 @@ def test_two_images_are_learnt_word_for_word(cls: Callable[..., Decoder]):
     for _ in range(200):
         optimizer.zero_grad()
         sums = loss(model(pixels, tokens, lengths), tokens[..., 1:])
-        (sums.total / sums.count).backward()
+        sums.mean.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-        if sums.nll < 0.1 * sums.words:
+        if sums.logs["nll"].value < 0.1:
             break
     expected = [of_image[0][:-1] for of_image in CAPTIONS]
     assert captions_of(model, pixels) == expected
@@ -160,4 +162,18 @@ def test_a_teacher_forced_caption_scores_what_its_words_do():
         logits, state = model.decoder.step(tokens[..., step], state, memory)
         nll = functional.cross_entropy(logits.transpose(1, 2), tokens[..., step + 1], reduction="none")
         total += nll[lengths > step].sum().item()
-    assert sums.nll.item() == pytest.approx(total, rel=1e-5)
+    assert sums.logs["nll"].total.item() == pytest.approx(total, rel=1e-5)
+
+
+def test_every_trained_parameter_is_in_one_group():
+    encoder = JointEncoder([GridEncoder("timm/test_efficientnet", "none", trainable_from="blocks"), Patches()], 8)
+    encoder.encoders[0].weights = "package"  # as if these were trained before
+    decoder = ShowAttendTell(8, 11, embed_dim=8, hidden_dim=8, normalise_features=True)
+    model = CaptionModel(encoder, decoder)
+    groups = {group.name: set(group.parameters) for group in model.parameter_groups()}
+    assert list(groups) == ["new", "new, not decayed", "pretrained", "pretrained, not decayed"]
+    assert sum(map(len, groups.values())) == sum(parameter.requires_grad for parameter in model.parameters())
+    assert set.union(*groups.values()) == {parameter for parameter in model.parameters() if parameter.requires_grad}
+    assert {decoder.embedding.weight, decoder.norm.weight, decoder.output.bias} <= groups["new, not decayed"]
+    assert {decoder.word_gates.weight, encoder.projections[0].weight, encoder.encoders[1].layer.weight} <= groups["new"]
+    assert all(parameter.dim() == 4 for parameter in groups["pretrained"])

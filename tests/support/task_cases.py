@@ -21,6 +21,9 @@ class Patches(Encoder):
         self.feature_dim = 12
         self.patches = nn.Conv2d(3, 12, 16, 16).requires_grad_(not is_frozen)
 
+    def pretrained(self):
+        return self.parameters()
+
     def forward(self, pixels):
         return Memory.from_grid(self.patches(pixels / 255).tanh())
 

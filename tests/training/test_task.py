@@ -11,7 +11,7 @@ from task_cases import Patches, make_task, make_trainer
 from torch import nn
 
 from captioner.losses import CaptionLoss, Mean
-from captioner.models import ShowAttendTell
+from captioner.models import Encoder, ShowAttendTell
 
 
 class NamelessSize(ShowAttendTell):
@@ -63,9 +63,9 @@ def test_losses_are_logged_per_word(make_data, tmp_path):
 class Talkative(CaptionLoss):
     """A loss with something more to say."""
 
-    def forward(self, output, targets):
+    def forward(self, output, targets, references=()):
         logs = {"half": Mean(torch.tensor(2.0), torch.tensor(4)), "other": Mean(torch.tensor(2.0), torch.tensor(1))}
-        return replace(super().forward(output, targets), logs=logs)
+        return replace(super().forward(output, targets, references), logs=logs)
 
 
 def test_what_else_a_loss_says_is_logged(make_data, tmp_path):
@@ -76,14 +76,47 @@ def test_what_else_a_loss_says_is_logged(make_data, tmp_path):
     assert trainer.callback_metrics["train/other"] == 2
 
 
-def test_a_fine_tuned_encoder_has_its_own_learning_rate(make_data, tmp_path):
+def test_pretrained_parameters_have_their_own_learning_rate(make_data, tmp_path):
     data = make_data()
-    for encoder, rates in ((Patches(), [0.1, 0.003]), (Patches(is_frozen=True), [0.1])):
+    for encoder, rates in ((Patches(), [0.1, 0.1, 0.003, 0.003]), (Patches(is_frozen=True), [0.1, 0.1])):
         task = make_task(data, encoder, encoder_lr=0.003)
         before = encoder.patches.weight.clone()
         make_trainer(tmp_path, limit_val_batches=0).fit(task, data)
         assert [group["initial_lr"] for group in task.trainer.optimizers[0].param_groups] == rates
         assert torch.equal(encoder.patches.weight, before) == encoder.is_frozen
+
+
+def test_a_learning_rate_for_nothing_is_noticed(make_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Patches, "pretrained", Encoder.pretrained)
+    data = make_data()
+    task = make_task(data, encoder_lr=0.003)
+    with pytest.warns(UserWarning, match="encoder_lr is for pretrained parameters, and none is trained"):
+        make_trainer(tmp_path, limit_val_batches=0).fit(task, data)
+    assert {group["initial_lr"] for group in task.trainer.optimizers[0].param_groups} == {0.1}
+
+
+def test_biases_and_embeddings_do_not_decay(make_data, tmp_path):
+    data = make_data()
+    task = make_task(data, optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.0, weight_decay=0.3))
+    make_trainer(tmp_path, limit_val_batches=0).fit(task, data)
+    groups = {group["name"]: group["weight_decay"] for group in task.trainer.optimizers[0].param_groups}
+    assert groups == {"new": 0.3, "new, not decayed": 0.0, "pretrained": 0.3, "pretrained, not decayed": 0.0}
+
+
+def test_a_run_that_began_with_the_groups_of_0_1_0_goes_on_with_them(make_data, tmp_path):
+    """To the same weights as if nothing had come between."""
+    ends, folder = [], tmp_path / "checkpoints"
+    for epochs, resumed in ((2, False), (1, False), (2, True)):
+        data = make_data()
+        task = make_task(data, optimizer=lambda groups: torch.optim.AdamW(groups, lr=0.01, weight_decay=0.3))
+        task.goes_on_undivided = not resumed  # as 0.1.0 trained
+        trainer = make_trainer(tmp_path, limit_val_batches=0, max_epochs=epochs)
+        trainer.fit(task, data, ckpt_path=folder / "last.ckpt" if resumed else None)
+        trainer.save_checkpoint(folder / "last.ckpt")
+        ends.append(task.state_dict())
+        assert len(trainer.optimizers[0].param_groups) == 2
+    torch.testing.assert_close(ends[2], ends[0])
+    assert not torch.equal(ends[1]["model.decoder.output.weight"], ends[0]["model.decoder.output.weight"])
 
 
 @pytest.mark.parametrize("compilers", [("python3", "python"), ("no-such-compiler",)], ids=["some", "none"])

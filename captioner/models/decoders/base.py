@@ -79,7 +79,8 @@ class Decoder(nn.Module, ABC):
         plan = plan_steps(lengths.cpu(), tokens.shape[2] - 1).to(tokens.device)
         state = self.init_state(memory, lengths.shape[1])
         words = tokens[..., 0]
-        logits, looks = [], []
+        logits: list[Tensor] = []
+        looks: list[Attended] = []
         for number, corner in enumerate(plan.corners):
             if number > 0:
                 words = feed(cut(tokens[..., number], corner), cut(logits[-1], corner))

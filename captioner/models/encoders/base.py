@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -23,6 +24,10 @@ class Encoder(nn.Module, ABC):
     def frozen(self) -> bool:
         """Whether no parameter is trained."""
         return not any(parameter.requires_grad for parameter in self.parameters())
+
+    def pretrained(self) -> Iterable[nn.Parameter]:
+        """The parameters that come trained, and are to be changed with care; none, unless a subclass says otherwise."""
+        return ()
 
     @abstractmethod
     def forward(self, source: Tensor) -> Memory:

@@ -6,7 +6,7 @@ Both libraries take seconds to import and most models need one of them at most, 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -91,6 +91,10 @@ class GridEncoder(Encoder):
         self.register_buffer("_std", torch.tensor(self.std).view(3, 1, 1) * 255, persistent=False)
         _freeze(self.network, trainable_from)
         self.train(self.training)
+
+    def pretrained(self) -> Iterable[nn.Parameter]:
+        """See `Encoder.pretrained`: the network, unless its weights are random."""
+        return () if self.weights == "none" else self.network.parameters()
 
     def train(self, mode: bool = True) -> GridEncoder:
         """Training mode for what is fine-tuned, never for batch normalisation."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +33,17 @@ class JointEncoder(Encoder):
         super().__init__()
         if not encoders:
             raise ValueError("a JointEncoder needs at least one encoder")
-        self.encoders = nn.ModuleList(encoders)
+        self.encoders = cast("Sequence[Encoder]", nn.ModuleList(encoders))
         self.feature_dim = feature_dim
         self.projections = nn.ModuleList(nn.Linear(encoder.feature_dim, feature_dim) for encoder in encoders)
         self.marks = nn.Parameter(torch.randn(len(encoders), feature_dim) * feature_dim**-0.5)
 
+    def pretrained(self) -> Iterable[nn.Parameter]:
+        """See `Encoder.pretrained`: of the encoders; projections and marks are new."""
+        return chain.from_iterable(encoder.pretrained() for encoder in self.encoders)
+
     def forward(self, pixels: Tensor) -> Memory:
-        """See `Encoder.forward`; the memory has the encoders' parts, in their order."""
+        """See `Encoder.forward`; the memory has the encoders' segments, in their order."""
         memories = [encoder(pixels) for encoder in self.encoders]
         return Memory.concatenate(self._marked(memories))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch.distributed
-from torch import Tensor
 from torch.optim import Optimizer
 
 from captioner.checkpoint import Bundle, load_model
@@ -17,7 +16,7 @@ from captioner.models import CaptionModel, Decoder, Encoder
 from captioner.specs import package_of
 from captioner.tokenizer import Tokenizer
 from captioner.training import Constant, Schedule, Task
-from captioner.types import Batch
+from captioner.types import Batch, Memory
 
 
 class CaptioningTask(Task):
@@ -36,8 +35,9 @@ class CaptioningTask(Task):
         tokenizer: the data's vocabulary (the command line links it).
         transform: the data's transform of images or sentences (linked as well), kept with the model.
         loss: what is minimised; by default the paper's with the tutorials' scale, see `CaptionLoss`.
-        optimizer: makes the optimiser from parameters; its learning rate is the decoder's.
-        encoder_lr: the fine-tuned encoder's learning rate; the decoder's by default.
+        optimizer: makes the optimiser from parameter groups; its learning rate is that of new parameters; its weight
+            decay is not for biases, normalisation and embeddings.
+        encoder_lr: the learning rate of the encoder's pretrained parameters; that of the others by default.
         schedule: how learning rates move; constant by default.
         search: of the validation; greedy by default.
         max_length: longest caption in validation, in words.
@@ -82,26 +82,23 @@ class CaptioningTask(Task):
 
     def add_up(self, batch: Batch) -> LossSums:
         """See `Task.add_up`: teacher forcing."""
-        return self.loss(self.model(batch.source, batch.tokens, batch.lengths), batch.tokens[..., 1:])
+        return self.sums(self.model.encode(batch.source), batch)
 
-    def means(self, whole: LossSums) -> dict[str, Tensor]:
-        """See `Task.means`."""
-        return {
-            "doubly_stochastic": whole.doubly_stochastic / whole.captions,
-            "nll": whole.nll / whole.words,
-            **{name: mean.value for name, mean in whole.logs.items()},
-        }
+    def sums(self, memory: Memory, batch: Batch) -> LossSums:
+        """The loss of a batch whose memory is prepared."""
+        output = self.model.decoder(memory, batch.tokens, batch.lengths)
+        return self.loss(output, batch.tokens[..., 1:], batch.references)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Per-word likelihood of the references, and the model's own captions."""
         memory = self.model.encode(batch.source)
-        sums = self.loss(self.model.decoder(memory, batch.tokens, batch.lengths), batch.tokens[..., 1:])
+        nll = self.sums(memory, batch).logs["nll"]
         found = self.search(*self.model.decoder.begin(memory), self.rules)
         for item, hypotheses in zip(batch.items, found, strict=True):
             self.references[item.key] = item.captions
             self.captions[item.key] = self.tokenizer.decode(hypotheses[0].tokens)
         # By an item's key: where there are fewer items than processes, some see what another has, and it counts once.
-        self.likelihoods[batch.items[0].key] = (sums.nll.item(), sums.words.item())
+        self.likelihoods[batch.items[0].key] = (nll.total.item(), nll.number.item())
 
     def on_validation_epoch_end(self) -> None:
         """Score the captions of all processes together, each image once; all processes find the same."""
