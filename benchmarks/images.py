@@ -16,7 +16,6 @@ from benchmarks.textbook import textbook_encoder_of
 from benchmarks.workload import Sizes, make_encoder, make_pixels
 from captioner.data.batches import BatchLoader, CaptionDataset, Collate, EncodedCaptions, OrderedBatches
 from captioner.data.images import ImageTransform
-from captioner.data.sources.pixels import ImageFiles
 from captioner.tokenizer import WordLevel
 from captioner.types import CaptionedImage
 
@@ -86,7 +85,7 @@ def loading(sizes: Sizes, folder: Path, num_workers: int, size: tuple[int, int])
         persistent_workers=num_workers > 0,
     )
     items = [CaptionedImage(path.name, path, ("a photo",)) for path in paths]
-    source = ImageFiles(ImageTransform(sizes.pixels, "squash"))
+    source = ImageTransform(sizes.pixels, "squash")
     captions = EncodedCaptions(items, WordLevel(min_count=1).fit(["a photo"]), max_words=5)
     ours = BatchLoader(
         CaptionDataset(items, captions, source),

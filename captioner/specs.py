@@ -2,7 +2,8 @@
 
 Every part keeps its constructor's arguments under their own names (`self.feature_dim = feature_dim`). That is all
 that is needed to describe one as JSON values, to build it again, and to tell two of them apart. A description is
-`{"class": "captioner.models.GridEncoder", "args": {"name": ...}}`; arguments that are parts are descriptions, too.
+`{"class": "captioner.models.GridEncoder", "args": {"name": ...}}`; arguments that are parts are descriptions, too. A
+vocabulary, which is all data, is `{"class": ..., "json": its text}`.
 
 Files and configs name a class by the shortest path that leads to it. Paths of earlier versions go on working:
 `OLD_MODULES` says what has become of them. Weights are told apart by a digest.
@@ -23,6 +24,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from captioner.tokenizer import Tokenizer
+from captioner.types import Transform
+
 OLD_MODULES = {
     "captioner.data.datamodule": "captioner.tasks.captioning",
     "captioner.data.dates": "captioner.data.readers",
@@ -37,6 +41,9 @@ OLD_MODULES = {
     "captioner.tasks.schedules": "captioner.training",
 }
 """Modules of earlier versions whose classes stand in files and configs, and where these classes are now."""
+
+PARTS = (nn.Module, Transform)
+"""What parts are made of that are arguments of parts."""
 
 OWN = __name__.partition(".")[0]  # this package, whose classes need no trust
 
@@ -131,24 +138,42 @@ def _described(argument: object) -> Any:
         return list(argument)
     if isinstance(argument, nn.Module) or dataclasses.is_dataclass(argument):
         return describe_part(argument)
+    if hasattr(argument, "to_json"):
+        return {"class": public_name(type(argument)), "json": argument.to_json()}
     raise TypeError
 
 
 # ------------------------------------------------------------------------------------------ building
 
 
-def build_part(spec: Mapping[str, Any], kind: type, trust: Sequence[str] = ()) -> Any:
+def build_part(spec: Mapping[str, Any], kind: type | tuple[type, ...], trust: Sequence[str] = ()) -> Any:
     """The module that `describe_part` described, untrained.
 
     Args:
         spec: the description; it may come from anywhere, and runs no code but the constructors of parts.
-        kind: what it must be a subclass of.
+        kind: what it must be a subclass of; or several, of one of which.
         trust: packages beside this one whose classes may be built.
 
     Raises:
         SpecError: the class is of another package, is not there, is no `kind`, or cannot be built here.
     """
-    path = present_name(spec["class"])
+    cls = _trusted_class(spec["class"], kind, trust)
+    args = {}
+    for name, value in spec["args"].items():
+        if isinstance(value, list):
+            value = [_argument(part, trust) for part in value]
+        elif is_spec(value) and "Callable" in str(inspect.signature(cls).parameters[name].annotation):
+            value = _factory(value, trust)
+        args[name] = _argument(value, trust)
+    try:
+        return cls(**args)
+    except (ValueError, TypeError, RuntimeError, OSError) as error:  # weights that are not at hand, say
+        raise SpecError(f"its {cls.__name__} cannot be built: {error}") from error
+
+
+def _trusted_class(path: str, kind: type | tuple[type, ...], trust: Sequence[str]) -> Any:
+    """The class that a description names; the errors are those of `build_part`."""
+    path = present_name(path)
     package = path.partition(".")[0]
     if package != OWN and package not in trust:
         raise SpecError(
@@ -160,19 +185,18 @@ def build_part(spec: Mapping[str, Any], kind: type, trust: Sequence[str] = ()) -
     except (ImportError, AttributeError, ValueError) as error:  # ValueError: a path without a module
         raise SpecError(f"it needs {path}, which is not to be found: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, kind)):
-        raise SpecError(f"{path} is no {kind.__name__}")
-    args = {}
-    for name, value in spec["args"].items():
-        if isinstance(value, list):
-            value = [build_part(part, nn.Module, trust) if is_spec(part) else part for part in value]
-        elif is_spec(value):
-            is_factory = "Callable" in str(inspect.signature(cls).parameters[name].annotation)
-            value = _factory(value, trust) if is_factory else build_part(value, nn.Module, trust)
-        args[name] = value
-    try:
-        return cls(**args)
-    except (ValueError, TypeError, RuntimeError, OSError) as error:  # weights that are not at hand, say
-        raise SpecError(f"its {cls.__name__} cannot be built: {error}") from error
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        raise SpecError(f"{path} is no {' or '.join(cls.__name__ for cls in kinds)}")
+    return cls
+
+
+def _argument(value: Any, trust: Sequence[str]) -> Any:
+    """An argument of a description: what it describes, or itself."""
+    if is_spec(value):
+        return build_part(value, PARTS, trust)
+    if isinstance(value, dict) and value.keys() == {"class", "json"}:
+        return _trusted_class(value["class"], Tokenizer, trust).from_json(value["json"])
+    return value
 
 
 def _factory(spec: Mapping[str, Any], trust: Sequence[str]) -> Callable[..., nn.Module]:

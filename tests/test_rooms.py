@@ -36,7 +36,9 @@ MAX_LINES = 420  # of a file
 GROUND = {"types", "tokenizer", "specs", "configs", "files", "seeds", "progress", "version"}
 PARTS = {"models", "decoding", "losses", "metrics", "heatmaps"}
 MAY_IMPORT = {
-    **{room: {"specs"} if room == "configs" else set() for room in GROUND},
+    **{room: set() for room in GROUND},
+    "specs": {"types", "tokenizer"},
+    "configs": {"specs"},
     "metrics": set(),
     "models": {"types"},
     "decoding": {"types"},

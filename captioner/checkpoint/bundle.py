@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from captioner.data import ImageTransform, TextTransform
 from captioner.models import CaptionModel, Decoder, Encoder
-from captioner.specs import build_part, describe_part, name_weights, weightless, weights_digest
+from captioner.specs import build_part, describe_part, is_spec, name_weights, weightless, weights_digest
 from captioner.tokenizer import Tokenizer
+from captioner.types import Transform
 
-FORMAT = 2  # 1: models of photos alone, whose transform is written without its kind
+FORMAT = 3  # 2: the transform is written by its kind; 1: of photos alone, without one
 KEY = "captioner"  # the one metadata entry; one sorted JSON text, so that one model is always the same bytes
 
 
@@ -30,13 +29,13 @@ class Bundle:
     Attributes:
         model: the encoder and the decoder.
         tokenizer: the decoder's vocabulary.
-        transform: how an image, or a sentence, is made ready for the encoder; of a sentence it holds the vocabulary.
+        transform: how an image, a sentence or whatever else it reads is made ready for the encoder.
         provenance: where it comes from, JSON values: config, data, metrics, versions.
     """
 
     model: CaptionModel
     tokenizer: Tokenizer
-    transform: ImageTransform | TextTransform
+    transform: Transform
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -61,7 +60,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "encoder_digest": weights_digest(bundle.model.encoder),
         "decoder": describe_part(bundle.model.decoder),
         "tokenizer": bundle.tokenizer.to_json(),
-        "transform": _describe_transform(bundle.transform),
+        "transform": describe_part(bundle.transform),
         "provenance": bundle.provenance,
         "includes_encoder": True,
     }
@@ -96,7 +95,7 @@ def rebuild(description: Mapping[str, Any], tensors: Mapping[str, Tensor], trust
     return Bundle(
         model,
         Tokenizer.from_json(description["tokenizer"]),
-        _build_transform(description["transform"]),
+        build_part(_present_transform(description["transform"]), Transform, trust),
         description["provenance"],
     )
 
@@ -115,18 +114,15 @@ class _Unfilled(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _describe_transform(transform: ImageTransform | TextTransform) -> dict[str, Any]:
-    if isinstance(transform, TextTransform):
-        return {"kind": "text", "tokenizer": transform.tokenizer.to_json()}
-    return {"kind": "image", **dataclasses.asdict(transform)}
-
-
-def _build_transform(description: Mapping[str, Any]) -> ImageTransform | TextTransform:
-    """The transform that `_describe_transform` described, or a file of format 1."""
+def _present_transform(description: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The description of a transform, in a file of whatever format, as it is written today."""
+    if is_spec(description):
+        return description
     args = dict(description)
     if args.pop("kind", "image") == "image":
-        return ImageTransform(**args)
-    return TextTransform(Tokenizer.from_json(args["tokenizer"]))
+        return {"class": "captioner.data.ImageTransform", "args": args}
+    tokenizer = {"class": "captioner.tokenizer.Tokenizer", "json": args["tokenizer"]}
+    return {"class": "captioner.data.TextTransform", "args": {"tokenizer": tokenizer}}
 
 
 def _load_weights(model: CaptionModel, tensors: Mapping[str, Tensor], includes_encoder: bool) -> None:

@@ -103,6 +103,6 @@ def _from_folder(path: str, model: str | None, trust: list[str]) -> Job:
     reader = find_reader(path)
     captioner = load(model, "cpu", trust)
     if not isinstance(captioner.transform, ImageTransform):
-        raise ValueError(f"{model}: this model reads sentences; a cache holds features of photos")
+        raise ValueError(f"{model}: this model reads {captioner.transform.reads}; a cache holds features of photos")
     encoder = captioner.model.encoder.requires_grad_(False)  # it was fine-tuned, perhaps; here it is used as it is
     return Job(reader, dict.fromkeys(reader.splits, 1), encoder, captioner.transform, None, None)

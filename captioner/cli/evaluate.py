@@ -25,22 +25,15 @@ def run(args: argparse.Namespace) -> int:
     """Write `captions.json` (the COCO server's format) and `metrics.json`, and print the scores."""
     from captioner.data.features.identity import CacheError
     from captioner.data.readers import TextReader, read_data
-    from captioner.data.sources.cached import CachedFeatures
-    from captioner.data.sources.regions import StoredRegions
     from captioner.evaluation import evaluate
     from captioner.metrics import write_results
-    from captioner.types import CaptionedImage
 
     search, wording = find_search(args), find_wording(args)
     reader = read_data(args.data)
     items = reader.read(args.split)
     training = [text for item in reader.items("train") for text in item.captions] if "train" in reader.splits else None
     captioner = load_captioner(args, text=isinstance(reader, TextReader))
-    photos = [item for item in items if isinstance(item, CaptionedImage)]
-    if isinstance(captioner.source, CachedFeatures):
-        missing = captioner.source.cache.check(photos)
-    else:
-        missing = captioner.source.file.check(photos) if isinstance(captioner.source, StoredRegions) else []
+    missing = captioner.source.check(items)
     if missing:
         raise CacheError(f"{len(missing)} images are not among the features; the first: {missing[0]}")
     folder = Path(args.output)

@@ -34,12 +34,15 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from captioner.checkpoint import load_model, save_model
+    from captioner.data import ImageTransform
 
     if Path(args.output).suffix != ".safetensors":
         raise ValueError(f"--output {args.output}: the file's name must end in .safetensors")
     checkpoint = find_checkpoint(Path(args.run))
     bundle = load_model(checkpoint, args.trust)
     if args.fit:
+        if not isinstance(bundle.transform, ImageTransform):
+            raise ValueError(f"--fit is for photos, and this model reads {bundle.transform.reads}")
         bundle.transform = replace(bundle.transform, fit=args.fit)
     save_model(bundle, args.output, args.dtype, args.include_encoder)
     print(f"{args.output}: {Path(args.output).stat().st_size / 1e6:.1f} MB, from {checkpoint}")

@@ -13,22 +13,18 @@ import torch
 from torch import Tensor
 
 from captioner.checkpoint import Bundle, load_model
-from captioner.data import TextTransform
 from captioner.data.features.cache import FeatureCache
 from captioner.data.features.regions import RegionFile
-from captioner.data.images import ImageSource
-from captioner.data.sources.base import Source
+from captioner.data.images import ImageSource, ImageTransform
 from captioner.data.sources.cached import CachedFeatures
-from captioner.data.sources.pixels import ImageFiles
 from captioner.data.sources.regions import StoredRegions
-from captioner.data.sources.sentences import Sentences
 from captioner.decoding import BeamSearch, Rules, Search
 from captioner.predictors.caption import Alternative, Caption
 from captioner.predictors.device import find_device
 from captioner.predictors.maps import head_names, of_segment, per_word
-from captioner.predictors.reading import MAX_THREADS, Loaded, T, prefetch
+from captioner.predictors.reading import MAX_THREADS, T, prefetch
 from captioner.predictors.wording import Wording
-from captioner.types import AttentionMaps, CaptionedImage, InputError, Memory, PackedImage, TeacherForced
+from captioner.types import AttentionMaps, InputError, Memory, Opened, Source, TeacherForced
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "assets" / "flickr8k.safetensors"
 Precision = Literal["fp32", "bf16"]
@@ -76,19 +72,20 @@ class Captioner:
     @property
     def reads_text(self) -> bool:
         """Whether it reads sentences, not photos."""
-        return isinstance(self.transform, TextTransform)
+        return self.transform.reads == "sentences"
 
     def _find_source(self, cache: str | Path | None, regions: str | Path | None) -> Source:
         """Where what the model looks at comes from."""
-        if isinstance(self.transform, TextTransform):
-            return Sentences(self.transform)
-        if regions is not None:
-            file = RegionFile(regions)
-            file.require_for(self.model.encoder, self.transform)
-            return StoredRegions(file)
+        if cache is None and regions is None:
+            return self.transform
+        if not isinstance(self.transform, ImageTransform):
+            raise ValueError(f"features are of photos, and this model reads {self.transform.reads}")
         if cache is not None:
-            return CachedFeatures(FeatureCache.open(cache, self.model.encoder, self.transform))
-        return ImageFiles(self.transform)
+            return CachedFeatures(FeatureCache.open(cache, self.model.encoder, self.transform), self.transform)
+        assert regions is not None
+        file = RegionFile(regions)
+        file.require_for(self.model.encoder, self.transform)
+        return StoredRegions(file, self.transform)
 
     def caption(
         self,
@@ -157,13 +154,13 @@ class Captioner:
             raise ValueError(f"num_best={num_best}: {search} gives {search.max_captions} captions at most")
         rules = (wording or Wording()).rules(self.tokenizer)
 
-        def caption(photos: list[Loaded]) -> list[Caption]:
+        def caption(photos: list[Opened]) -> list[Caption]:
             return self._caption_batch(photos, search, rules, num_best, maps)
 
         return self._stream(images, batch_size, caption)
 
     def _stream(
-        self, images: Iterable[T], batch_size: int, caption: Callable[[list[Loaded]], list[Caption]]
+        self, images: Iterable[T], batch_size: int, caption: Callable[[list[Opened]], list[Caption]]
     ) -> Iterator[tuple[T, Caption | InputError]]:
         for batch in prefetch(images, self.read, batch_size, self._num_readers()):
             yield from self._results(batch, caption)
@@ -174,7 +171,7 @@ class Captioner:
         return min(MAX_THREADS, cores + 1)
 
     def _results(
-        self, batch: list[tuple[T, Loaded | InputError]], caption: Callable[[list[Loaded]], list[Caption]]
+        self, batch: list[tuple[T, Opened | InputError]], caption: Callable[[list[Opened]], list[Caption]]
     ) -> Iterator[tuple[T, Caption | InputError]]:
         """The captions of a batch; what it holds ends with it."""
         good = [photo for _, photo in batch if not isinstance(photo, InputError)]
@@ -209,22 +206,11 @@ class Captioner:
         with torch.inference_mode(), half:
             yield
 
-    def read(self, image: ImageSource) -> Loaded:
+    def read(self, image: ImageSource) -> Opened:
         """Open a photo, or take a sentence, and make it ready for the encoder."""
-        if isinstance(self.transform, TextTransform):
-            return Loaded(self.transform(str(image)), source_words=tuple(self.transform.words(str(image))))
-        photo = self.transform.open(image)
-        width, height = photo.size
-        whole = (0.0, 0.0, float(width), float(height))
-        view = whole if isinstance(self.source, StoredRegions) else self.transform.grid_box(width, height)
-        if isinstance(self.source, ImageFiles):
-            return Loaded(self.transform(photo.pixels, photo.box), photo.size, view)
-        if not isinstance(image, str | Path | PackedImage):
-            raise TypeError(f"features are known by their photo's file: give paths, not {type(image).__name__}")
-        path = image if isinstance(image, PackedImage) else Path(image)
-        return Loaded(self.source.load(CaptionedImage(path.name, path), 0, 0), photo.size, view)
+        return self.source.open(image)
 
-    def _encode(self, photos: Sequence[Loaded]) -> Memory:
+    def _encode(self, photos: Sequence[Opened]) -> Memory:
         """The memory of a batch; from page-locked memory its copy to a GPU runs beside the GPU's work."""
         source = self.source.stack([photo.tensor for photo in photos])
         if self.device.type == "cuda":
@@ -232,7 +218,7 @@ class Captioner:
         return self.model.encode(source.to(self.device, non_blocking=True))
 
     def _caption_batch(
-        self, photos: Sequence[Loaded], search: Search, rules: Rules, num_best: int, maps: bool
+        self, photos: Sequence[Opened], search: Search, rules: Rules, num_best: int, maps: bool
     ) -> list[Caption]:
         end = self.tokenizer.eos_id
         with self.computing():
@@ -275,7 +261,7 @@ class Captioner:
         memory: Memory,
         output: TeacherForced | None,
         row: int,
-        photo: Loaded,
+        photo: Opened,
         others: tuple[Alternative, ...] = (),
     ) -> Caption:
         """Put the result of one image, a row of a batch, together."""

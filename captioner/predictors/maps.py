@@ -8,8 +8,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from captioner.predictors.reading import Loaded
-from captioner.types import AttentionMaps, GridMaps, RegionMaps, Segment, WordMaps
+from captioner.types import AttentionMaps, GridMaps, Opened, RegionMaps, Segment, WordMaps
 
 
 def head_names(num_heads: int, num_layers: int) -> tuple[str, ...]:
@@ -27,7 +26,7 @@ def per_word(values: Tensor, spans: Sequence[tuple[str, slice]]) -> np.ndarray:
 
 
 def of_segment(
-    maps: AttentionMaps, segment: Segment, where: slice, mask: Tensor, row: int, photo: Loaded
+    maps: AttentionMaps, segment: Segment, where: slice, mask: Tensor, row: int, photo: Opened
 ) -> AttentionMaps:
     """The maps of one segment's real locations, with the place of each.
 

@@ -5,40 +5,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from captioner.data.images import ImageSource
-from captioner.types import InputError
+from captioner.types import InputError, Opened
 
 MAX_THREADS = 32  # that read photos
 T = TypeVar("T", bound=ImageSource)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A photo or a sentence ready for the model.
-
-    Attributes:
-        tensor: what the model's source stacks: pixels, features of a cache, regions of a file, words.
-        size: (width, height) of the upright photo.
-        view: (x0, y0, x1, y1) what the encoder sees of it, see `GridMaps.grid_box`.
-        source_words: the words of a sentence.
-    """
-
-    tensor: Any
-    size: tuple[int, int] = (0, 0)
-    view: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    source_words: tuple[str, ...] = ()
-
-
 def prefetch(
-    images: Iterable[T], read: Callable[[T], Loaded], batch_size: int, threads: int
-) -> Iterator[list[tuple[T, Loaded | InputError]]]:
+    images: Iterable[T], read: Callable[[T], Opened], batch_size: int, threads: int
+) -> Iterator[list[tuple[T, Opened | InputError]]]:
     """Read batches of photos in threads, one batch ahead of the model."""
 
-    def attempt(image: T) -> Loaded | InputError:
+    def attempt(image: T) -> Opened | InputError:
         try:
             return read(image)
         except InputError as error:
@@ -46,7 +28,7 @@ def prefetch(
 
     source = iter(images)
     pool = ThreadPoolExecutor(threads)  # Pillow decodes beside other threads
-    reading: deque[tuple[T, Future[Loaded | InputError]]] = deque()
+    reading: deque[tuple[T, Future[Opened | InputError]]] = deque()
 
     def start(count: int) -> None:
         reading.extend((image, pool.submit(attempt, image)) for image in islice(source, count))
@@ -54,7 +36,7 @@ def prefetch(
     try:
         start(batch_size)
         while reading:
-            batch: list[tuple[T, Loaded | InputError]] = []
+            batch: list[tuple[T, Opened | InputError]] = []
             while reading and len(batch) < batch_size:
                 image, future = reading.popleft()
                 batch.append((image, future.result()))

@@ -17,9 +17,8 @@ from captioner.data.batches import (
     ResumableLoader,
     move,
 )
-from captioner.data.sources.base import Source
 from captioner.tokenizer import Tokenizer, TokenizerBuilder
-from captioner.types import Batch
+from captioner.types import Batch, Source
 
 
 class SequenceData(pl.LightningDataModule, ABC):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 import torch
 from checkpoint_cases import refused
 
-from captioner.checkpoint import CheckpointError, describe, rebuild, save_model
+from captioner.checkpoint import CheckpointError, describe, load_model, rebuild, save_model
 from captioner.checkpoint import bundle as bundle_module
-from captioner.specs import weights_digest
+from captioner.data import ImageTransform, TextTransform
+from captioner.specs import SpecError, weights_digest
+from captioner.types import Transform
 
 
 def test_the_source_vocabulary_is_a_part_of_the_digest(translator, tmp_path):
@@ -19,11 +22,10 @@ def test_the_source_vocabulary_is_a_part_of_the_digest(translator, tmp_path):
     refused(path, path.read_bytes().replace(b"dritte", b"vierte"), "damaged")
 
 
-def test_a_file_of_format_1_is_read_as_before(bundle):
-    description = describe(bundle)
-    assert description["transform"].pop("kind") == "image"
-    old = rebuild({**description, "format": 1}, bundle.model.state_dict())
-    assert old.transform == bundle.transform
+def test_files_of_formats_1_and_2_are_read_as_before(bundle):
+    for number, kind in ((1, {}), (2, {"kind": "image"})):
+        old = {**describe(bundle), "format": number, "transform": {**asdict(bundle.transform), **kind}}
+        assert rebuild(old, bundle.model.state_dict()).transform == bundle.transform
 
 
 def test_tensors_that_do_not_fit(bundle):
@@ -48,3 +50,45 @@ def test_weights_that_are_overwritten_are_not_drawn_first(make_bundle, monkeypat
     torch.random.set_rng_state(before)
     drawn_first = rebuild(description, state).model
     assert weights_digest(rebuilt) == weights_digest(drawn_first) == weights_digest(made.model)
+
+
+@dataclass(frozen=True)
+class Asked(Transform):
+    """A kind of input that this package does not know: a photo with a question."""
+
+    reads = "photos with questions"
+
+    photo: ImageTransform
+    question: TextTransform
+
+    def load(self, item, epoch, index):
+        return self.open(item).tensor
+
+    def stack(self, loaded):
+        photos, questions = zip(*loaded, strict=True)
+        return self.photo.stack(photos), self.question.stack(questions)
+
+    def open(self, given):
+        photo, question = given
+        opened = self.photo.open(photo)
+        return replace(opened, tensor=(opened.tensor, self.question(question)))
+
+
+def test_a_new_kind_of_input_is_a_class_that_nobody_else_knows(bundle, tokenizer, tmp_path, draw):
+    """Its arguments, vocabularies too, go into the file and come out of it."""
+    transform = Asked(ImageTransform(64), TextTransform(tokenizer))
+    path, package = tmp_path / "asked.safetensors", Asked.__module__.partition(".")[0]
+    save_model(replace(bundle, transform=transform), path, "float32")
+    with pytest.raises(CheckpointError, match="if you trust"):
+        load_model(path)
+    found = load_model(path, trust=[package]).transform
+    photo, question = found.stack([found.open((draw(1), "a red dog")).tensor])
+    assert torch.equal(photo[0], ImageTransform(64).open(draw(1)).tensor)
+    assert question.tolist() == [tokenizer.encode("a red dog")]
+
+
+def test_a_description_makes_no_other_class_from_text(bundle):
+    description = describe(bundle)
+    args = {"size": {"class": "captioner.bulk.plan.Plan", "json": "{}"}}
+    with pytest.raises(SpecError, match="Plan is no Tokenizer"):
+        rebuild({**description, "transform": {**description["transform"], "args": args}}, bundle.model.state_dict())

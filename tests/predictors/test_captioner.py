@@ -109,7 +109,7 @@ def test_a_large_photo_is_seen_as_if_all_its_pixels_were_decoded(make_bundle, dr
     model = Captioner(make_bundle(fit=fit), "cpu")
     path = tmp_path / "large.jpg"
     draw(0, 803, 567).save(path)
-    assert model.transform.open(path).pixels.width < 803
+    assert model.transform.photo(path).pixels.width < 803
     square = model.transform.fitted(open_image(path))  # of all pixels; it needs no fitting any more
     seen, expected = model.look(path, "a red dog"), model.look(square, "a red dog")
     assert seen.log_prob == pytest.approx(expected.log_prob, abs=0.3)

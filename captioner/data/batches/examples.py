@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from captioner.data.batches.captions import EncodedCaptions, pad_captions
-from captioner.data.sources.base import Source
 from captioner.seeds import stable_seed
-from captioner.types import Batch, InputError, Item, Memory
+from captioner.types import Batch, InputError, Item, Memory, Source
 
 Place = tuple[int, int]
 """(epoch, index) of one image: the epoch travels with it to the worker that loads it."""

@@ -194,10 +194,10 @@ class _Views(NamedTuple):
 
     def __call__(self, data: bytes, digest: str) -> Tensor:
         """(views, 3, S, S) uint8 pixels of a file's bytes."""
-        photo = self.transform.open(data)
+        photo = self.transform.photo(data)
         pixels = [self.transform(photo.pixels, photo.box)]
         if self.augmentation is not None and self.views > 1:
-            photo = self.transform.open(data, self.augmentation.least_share)  # a crop needs more of its pixels
+            photo = self.transform.photo(data, self.augmentation.least_share)  # a crop needs more of its pixels
             for view in range(1, self.views):
                 pixels.append(self.transform(self.augmentation(photo.pixels, stable_seed("view", view, digest))))
         return torch.stack(pixels)

@@ -114,7 +114,7 @@ class _Photos(Dataset):
     def __getitem__(self, index: int) -> _Photo | ImageError:
         item = self.items[index]
         try:
-            photo = self.transform.open(item.path)
+            photo = self.transform.photo(item.path)
         except ImageError as error:
             return error
         return _Photo(str(item.key), self.transform(photo.pixels, photo.box), photo.size)

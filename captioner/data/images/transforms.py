@@ -15,9 +15,14 @@ import numpy as np
 from PIL import Image
 
 from captioner.data.images.opening import ImageSource, Photo, open_photo
+from captioner.types import Opened, Transform
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
+
+    from captioner.types import CaptionedImage
 
 
 PAD_VALUE = 128
@@ -30,7 +35,7 @@ Fit = Literal["squash", "crop", "pad"]
 
 
 @dataclass(frozen=True)
-class ImageTransform:
+class ImageTransform(Transform):
     """Fits a photo of any shape to the encoder's square, with bicubic, antialiased resampling.
 
     Attributes:
@@ -48,7 +53,7 @@ class ImageTransform:
         if self.fit not in get_args(Fit):
             raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, not {self.fit!r}")
 
-    def open(self, source: ImageSource, share: float = 1.0) -> Photo:
+    def photo(self, source: ImageSource, share: float = 1.0) -> Photo:
         """Open a photo with as many pixels as the square can show, which is much faster for large ones.
 
         Args:
@@ -64,7 +69,7 @@ class ImageTransform:
         """Fit an upright RGB photo.
 
         Args:
-            image: the photo, as `open` or `open_image` gives it.
+            image: the photo, as `photo` or `open_image` gives it.
             box: what of the image the photo fills, see `Photo`; by default all.
 
         Returns:
@@ -76,6 +81,23 @@ class ImageTransform:
             raise ValueError(f"the transform takes RGB images, not mode {image.mode!r}: use open_image")
         pixels = np.array(self.fitted(image, box))  # (S, S, 3)
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, S, S)
+
+    def load(self, item: CaptionedImage, epoch: int, index: int) -> Tensor:
+        """(3, S, S) uint8 pixels; see `Source.load`."""
+        photo = self.photo(item.path)
+        return self(photo.pixels, photo.box)
+
+    def stack(self, loaded: Sequence[Tensor]) -> Tensor:
+        """(B, 3, S, S) uint8 pixels."""
+        import torch
+
+        return torch.stack(list(loaded))
+
+    def open(self, given: ImageSource) -> Opened:
+        """See `Source.open`: a photo as `open_image` takes it."""
+        photo = self.photo(given)
+        width, height = photo.size
+        return Opened(self(photo.pixels, photo.box), photo.size, self.grid_box(width, height))
 
     def fitted(self, image: Image.Image, box: tuple[float, float, float, float] | None = None) -> Image.Image:
         """The square itself, S x S, as the encoder will see it; see `__call__`."""

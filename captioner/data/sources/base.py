@@ -1,28 +1,20 @@
-"""What a source of batches is."""
+"""What sources of features share that were computed before: they are known by their photo's file."""
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-
-from captioner.types import Item, Memory
-
-ItemOfKind = TypeVar("ItemOfKind", bound=Item, contravariant=True)
-
-Loaded = TypeVar("Loaded")
+from captioner.types import CaptionedImage, PackedImage
 
 
-class Source(Protocol[ItemOfKind, Loaded]):
-    """Where what a model looks at comes from: image files, features that were computed before, sentences."""
+def as_item(given: Any) -> CaptionedImage:
+    """The photo that a user gives, as an item of a data set.
 
-    def load(self, item: ItemOfKind, epoch: int, index: int) -> Loaded:
-        """One image's pixels or features, or one sentence's ids.
-
-        Raises:
-            ImageError: the image cannot be read, or has no features.
-            TextError: the sentence has no words.
-        """
-
-    def stack(self, loaded: list[Loaded]) -> Tensor | Memory:
-        """What a batch of them is to the model."""
+    Raises:
+        TypeError: it is given in memory.
+    """
+    if not isinstance(given, str | Path | PackedImage):
+        raise TypeError(f"features are known by their photo's file: give paths, not {type(given).__name__}")
+    path = given if isinstance(given, PackedImage) else Path(given)
+    return CaptionedImage(path.name, path)

@@ -1,4 +1,4 @@
-"""Sentences as a source of batches, in place of images."""
+"""Sentences in place of images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from captioner.tokenizer import Tokenizer
-from captioner.types import InputError, TextPair
+from captioner.types import InputError, Opened, TextPair, Transform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,12 +18,14 @@ class TextError(InputError):
 
 
 @dataclass(frozen=True)
-class TextTransform:
+class TextTransform(Transform):
     """Makes a sentence ready for an encoder: its words' ids.
 
     Attributes:
         tokenizer: the vocabulary of the source.
     """
+
+    reads = "sentences"
 
     tokenizer: Tokenizer
 
@@ -46,6 +48,34 @@ class TextTransform:
             raise TextError(repr(text), "there are no words to read")
         return torch.tensor(ids, dtype=torch.int64)
 
+    @property
+    def vocabularies(self) -> list[str]:
+        """See `Transform.vocabularies`."""
+        return [self.tokenizer.to_json()]
+
+    @property
+    def encoder_sizes(self) -> tuple[int, ...]:
+        """See `Transform.encoder_sizes`: of the vocabulary."""
+        return (self.tokenizer.vocab_size,)
+
+    def load(self, item: TextPair, epoch: int, index: int) -> Tensor:
+        """(S,) int64 ids of a pair's source; an error says which pair's."""
+        try:
+            return self(item.text)
+        except TextError as error:
+            raise TextError(f"{item.key}: {error.name}", error.reason) from error
+
+    def stack(self, loaded: Sequence[Tensor]) -> Tensor:
+        """(B, S) int64 ids, padded behind."""
+        from torch.nn.utils.rnn import pad_sequence
+
+        return pad_sequence(list(loaded), batch_first=True, padding_value=Tokenizer.pad_id)
+
+    def open(self, given: str) -> Opened:
+        """See `Source.open`: a sentence as written."""
+        text = str(given)
+        return Opened(self(text), source_words=tuple(self.words(text)))
+
     def words(self, text: str) -> list[str]:
         """What each of the S ids stands for: a word of the text, unknown ones as spelt there, or a piece of one."""
         ids = self.tokenizer.encode(text)
@@ -54,32 +84,3 @@ class TextTransform:
             pieces = ids[where]
             words += [word] if len(pieces) == 1 else [self.tokenizer.decode([piece]) for piece in pieces]
         return words
-
-
-def pad_sentences(sentences: Sequence[Tensor]) -> Tensor:
-    """B sentences (S,) of any lengths as one tensor (B, S), padded behind."""
-    from torch.nn.utils.rnn import pad_sequence
-
-    return pad_sequence(list(sentences), batch_first=True, padding_value=Tokenizer.pad_id)
-
-
-class Sentences:
-    """Sentences as a source of batches, see `Source`.
-
-    Args:
-        transform: makes their ids.
-    """
-
-    def __init__(self, transform: TextTransform) -> None:
-        self.transform = transform
-
-    def load(self, item: TextPair, epoch: int, index: int) -> Tensor:
-        """(S,) int64 ids of a pair's source; an error says which pair's."""
-        try:
-            return self.transform(item.text)
-        except TextError as error:
-            raise TextError(f"{item.key}: {error.name}", error.reason) from error
-
-    def stack(self, loaded: list[Tensor]) -> Tensor:
-        """(B, S) int64 ids."""
-        return pad_sentences(loaded)

@@ -14,13 +14,12 @@ from captioner.data.features.regions import RegionFile
 from captioner.data.images import Augmentation, ImageTransform
 from captioner.data.readers import Reader
 from captioner.data.shards import Shard, ShardImage
-from captioner.data.sources.base import Source
+from captioner.data.sources.augmented import AugmentedImages
 from captioner.data.sources.cached import CachedFeatures
-from captioner.data.sources.pixels import ImageFiles
 from captioner.data.sources.regions import StoredRegions
 from captioner.tokenizer import TokenizerBuilder, WordLevel
 from captioner.training import SequenceData
-from captioner.types import CaptionedImage, ImageError
+from captioner.types import CaptionedImage, ImageError, Source
 
 
 class CaptionData(SequenceData):
@@ -142,10 +141,12 @@ class CaptionData(SequenceData):
     def source(self, training: bool) -> Source:
         """See `SequenceData.source`; only for training images are augmented."""
         if self._regions is not None:
-            return StoredRegions(self._regions)
+            return StoredRegions(self._regions, self.transform)
         if self._cache is not None:
-            return CachedFeatures(self._cache, self.cache_views if training else 1, self.seed)
-        return ImageFiles(self.transform, self.augmentation if training else None, self.seed)
+            return CachedFeatures(self._cache, self.transform, self.cache_views if training else 1, self.seed)
+        if self.augmentation is not None and training:
+            return AugmentedImages(self.transform, self.augmentation, self.seed)
+        return self.transform
 
     # -------------------------------------------------------------------------------- the cache, the regions
 

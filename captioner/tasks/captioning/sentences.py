@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from captioner.data import TextTransform
 from captioner.data.readers import TextReader
-from captioner.data.sources.sentences import Sentences
 from captioner.tokenizer import TokenizerBuilder, WordLevel
 from captioner.training import SequenceData
 from captioner.types import TextPair
@@ -73,6 +72,6 @@ class TextData(SequenceData):
         """See `SequenceData.read`."""
         return self.reader.read(split)
 
-    def source(self, training: bool) -> Sentences:
+    def source(self, training: bool) -> TextTransform:
         """See `SequenceData.source`."""
-        return Sentences(self.transform)
+        return self.transform

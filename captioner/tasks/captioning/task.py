@@ -8,7 +8,6 @@ import torch.distributed
 from torch.optim import Optimizer
 
 from captioner.checkpoint import Bundle, load_model
-from captioner.data import ImageTransform, TextTransform
 from captioner.decoding import GreedySearch, Rules, Search
 from captioner.losses import CaptionLoss, LossSums
 from captioner.metrics import exact_match, quick_score
@@ -16,7 +15,7 @@ from captioner.models import CaptionModel, Decoder, Encoder
 from captioner.specs import package_of
 from captioner.tokenizer import Tokenizer
 from captioner.training import Constant, Schedule, Task
-from captioner.types import Batch, Memory
+from captioner.types import Batch, Memory, Transform
 
 
 class CaptioningTask(Task):
@@ -56,7 +55,7 @@ class CaptioningTask(Task):
         encoder: Encoder | Callable[[int], Encoder],
         decoder: Callable[[int, int], Decoder],
         tokenizer: Tokenizer,
-        transform: ImageTransform | TextTransform,
+        transform: Transform,
         loss: CaptionLoss | None = None,
         optimizer: Callable[[Iterable], Optimizer] = torch.optim.Adam,
         encoder_lr: float | None = None,
@@ -124,9 +123,7 @@ class CaptioningTask(Task):
         return Bundle(self.model, self.tokenizer, self.transform)
 
 
-def _start_from(
-    path: str, model: CaptionModel, tokenizer: Tokenizer, transform: ImageTransform | TextTransform
-) -> None:
+def _start_from(path: str, model: CaptionModel, tokenizer: Tokenizer, transform: Transform) -> None:
     """Load the weights of another run; see `CaptioningTask`."""
     own_packages = set(map(package_of, model.modules()))
     start = load_model(path, trust=sorted(own_packages))
@@ -139,16 +136,14 @@ def _start_from(
         raise ValueError(f"{path}: not the same model ({first_of_many})") from error
 
 
-def _built(make: Callable[..., Encoder], transform: ImageTransform | TextTransform) -> Encoder:
+def _built(make: Callable[..., Encoder], transform: Transform) -> Encoder:
     """An encoder that is not built yet.
 
     It is one of sentences, or else one of photos whose making has failed: jsonargparse then takes it for a factory, and
     making it again says why.
     """
-    if isinstance(transform, TextTransform):
-        return make(transform.tokenizer.vocab_size)
     try:
-        return make()
+        return make(*transform.encoder_sizes)
     except TypeError as error:
         raise ValueError(
             f"the encoder cannot be made from the config alone ({error}); if it is one of sentences, it needs data of "
@@ -156,7 +151,6 @@ def _built(make: Callable[..., Encoder], transform: ImageTransform | TextTransfo
         ) from error
 
 
-def _vocabularies(tokenizer: Tokenizer, transform: ImageTransform | TextTransform) -> list[str]:
-    """All that makes words of ids, and ids of the words that are read, as texts to compare."""
-    tokenizers = [tokenizer, transform.tokenizer] if isinstance(transform, TextTransform) else [tokenizer]
-    return [each.to_json() for each in tokenizers]
+def _vocabularies(tokenizer: Tokenizer, transform: Transform) -> list[str]:
+    """All that makes words of ids, and ids of what is read, as texts to compare."""
+    return [tokenizer.to_json(), *transform.vocabularies]

@@ -68,7 +68,7 @@ def test_the_first_view_of_a_large_photo_is_what_captioning_sees(folder, tmp_pat
     noise = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((280, 259)).save(path)
     build(folder, [CaptionedImage(0, path)], encoder, augmentation=Augmentation(), views=views)
-    photo = TRANSFORM.open(path)
+    photo = TRANSFORM.photo(path)
     assert photo.pixels.size == (70, 65)
     expected = encoder.eval()(TRANSFORM(photo.pixels, photo.box)[None]).features.unflatten(1, (2, 2))[0]
     cache = FeatureCache.open(folder, encoder, TRANSFORM, Augmentation() if views > 1 else None)

@@ -53,7 +53,7 @@ def test_a_crop_of_a_large_photo_has_enough_pixels(tmp_path):
         tmp_path / "a.jpg",
     )
     gradient(1003, 750).save(path)
-    pixels, whole = transform.open(path, augment.least_share).pixels, open_image(path)
+    pixels, whole = transform.photo(path, augment.least_share).pixels, open_image(path)
     assert pixels.width < whole.width == 1003
     for seed in range(20):
         crop, of_whole = augment(pixels, seed), augment(whole, seed)

@@ -111,7 +111,7 @@ def test_a_large_photo_is_opened_smaller_and_looks_the_same(fit, shape, tmp_path
     transform, path = ImageTransform(64, fit), tmp_path / "a.jpg"
     small = np.random.default_rng(0).integers(0, 256, (18, 24, 3), dtype=np.uint8)
     Image.fromarray(small).resize(shape, Image.Resampling.BICUBIC).save(path)
-    photo, whole = transform.open(path), open_image(path)
+    photo, whole = transform.photo(path), open_image(path)
     assert photo.size == whole.size == shape
     assert min(photo.pixels.size) >= 2 * 64
     assert photo.pixels.width < shape[0]
@@ -123,7 +123,7 @@ def test_a_large_photo_is_opened_smaller_and_looks_the_same(fit, shape, tmp_path
 def test_photos_below_four_times_the_square_are_not_changed(tmp_path):
     transform, path = ImageTransform(64), tmp_path / "a.jpg"
     gradient(500, 255).save(path)
-    photo = transform.open(path)
+    photo = transform.photo(path)
     assert torch.equal(transform(photo.pixels, photo.box), transform(open_image(path)))
 
 

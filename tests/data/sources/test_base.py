@@ -1,92 +1,20 @@
-"""The contract of every source: items loaded one by one, alike in every process, and stacked for the encoder."""
+"""Sources of features know a photo by its file."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from cache_cases import TRANSFORM, SmallEncoder, build
-from region_cases import random_regions
 
-from captioner.data import ImageTransform, TextTransform
-from captioner.data.features.cache import FeatureCache
-from captioner.data.features.regions import RegionFile
-from captioner.data.features.write_regions import write_regions
-from captioner.data.images import Augmentation
-from captioner.data.sources.base import Source
-from captioner.data.sources.cached import CachedFeatures
-from captioner.data.sources.pixels import ImageFiles
-from captioner.data.sources.regions import StoredRegions
-from captioner.data.sources.sentences import Sentences
-from captioner.tokenizer import WordLevel
-from captioner.types import CaptionedImage, Item, Memory, TextPair
-
-Made = tuple[Source, list[Item], Item]
-"""A source, three items that it has, and one that it cannot load."""
+from captioner.data.sources.base import as_item
 
 
-def photos(folder: Path, draw) -> list[Item]:
-    for seed in range(3):
-        draw(seed).save(folder / f"{seed}.png")
-    return [CaptionedImage(seed, folder / f"{seed}.png") for seed in range(3)]
+@pytest.mark.parametrize("given", ["a/b.png", Path("a/b.png")])
+def test_a_path_is_an_item(given):
+    item = as_item(given)
+    assert (item.key, item.path) == ("b.png", Path("a/b.png"))
 
 
-def pixels(folder: Path, draw) -> Made:
-    return ImageFiles(ImageTransform(32), Augmentation(), 3), photos(folder, draw), CaptionedImage(9, folder / "9.png")
-
-
-def cached(folder: Path, draw) -> Made:
-    items, encoder = photos(folder, draw), SmallEncoder().requires_grad_(False)
-    build(folder / "cache", items, encoder)
-    source = CachedFeatures(FeatureCache.open(folder / "cache", encoder, TRANSFORM))
-    return source, items, CaptionedImage(9, folder / "9.png")
-
-
-def regions(folder: Path, draw) -> Made:
-    write_regions(folder / "r.safetensors", {str(seed): random_regions(seed, 2 + seed) for seed in range(3)})
-    items = [CaptionedImage(key, folder / f"{key}.png") for key in range(10)]
-    return StoredRegions(RegionFile(folder / "r.safetensors")), items[:3], items[9]
-
-
-def sentences(folder: Path, draw) -> Made:
-    texts = ("a dog", "two small dogs run", "a dog runs")
-    source = Sentences(TextTransform(WordLevel(min_count=1).fit(texts)))
-    return source, [TextPair(number, text) for number, text in enumerate(texts)], TextPair(9, "...")
-
-
-@pytest.fixture(params=[pixels, cached, regions, sentences], ids=lambda make: make.__name__)
-def made(request, tmp_path, draw) -> Made:
-    make: Callable[..., Made] = request.param
-    return make(tmp_path, draw)
-
-
-def tensors(loaded) -> list[torch.Tensor]:
-    return [loaded] if isinstance(loaded, torch.Tensor) else [each for each in loaded if isinstance(each, torch.Tensor)]
-
-
-def test_what_is_loaded_depends_on_item_epoch_and_index_alone(made):
-    source, items, _ = made
-    again = pickle.loads(pickle.dumps(source))  # as in a worker
-    torch.manual_seed(5)
-    for index, item in enumerate(items):
-        for one, other in zip(tensors(source.load(item, 1, index)), tensors(again.load(item, 1, index)), strict=True):
-            assert torch.equal(one, other)
-
-
-def test_items_are_stacked_one_row_each(made):
-    source, items, _ = made
-    stacked = source.stack([source.load(item, 0, index) for index, item in enumerate(items)])
-    assert isinstance(stacked, torch.Tensor | Memory)
-    assert len(stacked.features if isinstance(stacked, Memory) else stacked) == 3
-    if isinstance(stacked, Memory):
-        assert stacked.mask.any(dim=1).all()
-
-
-def test_what_cannot_be_loaded_is_named(made):
-    source, _, broken = made
-    with pytest.raises(ValueError, match="9") as caught:
-        source.load(broken, 0, 0)
-    assert "\n" not in str(caught.value)
+def test_a_photo_in_memory_is_refused():
+    with pytest.raises(TypeError, match="known by their photo's file: give paths, not bytes"):
+        as_item(b"...")

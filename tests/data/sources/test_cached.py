@@ -15,7 +15,7 @@ TRANSFORM = ImageTransform(32)
 def test_training_goes_through_the_views_in_turn(folder, items, encoder):
     build(folder, items, encoder, augmentation=Augmentation(), views=3)
     cache = FeatureCache.open(folder, encoder, TRANSFORM, Augmentation())
-    source = CachedFeatures(cache, views=3)
+    source = CachedFeatures(cache, TRANSFORM, views=3)
     loads = [source.load(items[0], epoch, 0) for epoch in range(6)]
     everything = [cache.load(items[0].path, view) for view in range(3)]
     assert all(any(torch.equal(load, view) for load in loads[:3]) for view in everything)

@@ -9,6 +9,7 @@ from region_cases import DIM, random_regions
 
 from captioner.data.features.regions import RegionFile
 from captioner.data.features.write_regions import write_regions
+from captioner.data.images import ImageTransform
 from captioner.data.sources.regions import StoredRegions
 from captioner.types import CaptionedImage, Kind
 
@@ -20,7 +21,7 @@ def item(key, path="nowhere/photo.jpg") -> CaptionedImage:
 def test_memory_is_padded_masked_and_in_fractions(tmp_path):
     images = {"a": random_regions(0, 2, (100, 50)), "b": random_regions(1, 4, (30, 60)), "c": random_regions(2, 1)}
     write_regions(tmp_path / "r.safetensors", images, dtype="float32")
-    source = StoredRegions(RegionFile(tmp_path / "r.safetensors"))
+    source = StoredRegions(RegionFile(tmp_path / "r.safetensors"), ImageTransform(32))
     memory = source.stack([source.load(item(key), epoch=3, index=0) for key in images])
     (segment,) = memory.segments
     assert segment.kind is Kind.REGIONS

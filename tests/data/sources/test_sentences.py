@@ -10,7 +10,6 @@ import torch
 from text_cases import PAIRS
 
 from captioner.data import TextError, TextTransform
-from captioner.data.sources.sentences import pad_sentences
 from captioner.tokenizer import BytePairs, Characters, WordLevel
 
 
@@ -45,5 +44,5 @@ def test_a_sentence_without_words_is_an_error(text):
 
 
 def test_padding_stands_behind():
-    padded = pad_sentences([torch.tensor([5]), torch.tensor([6, 7, 8])])
+    padded = TextTransform(WordLevel(1).fit(["ein hund"])).stack([torch.tensor([5]), torch.tensor([6, 7, 8])])
     assert padded.tolist() == [[5, 0, 0], [6, 7, 8]]

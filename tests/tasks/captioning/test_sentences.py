@@ -9,7 +9,6 @@ from text_cases import PAIRS
 from captioner.data import TextTransform
 from captioner.data.batches import LoadError
 from captioner.data.readers import TextReader
-from captioner.data.sources.sentences import Sentences
 from captioner.tasks.captioning import TextData
 from captioner.tokenizer import WordLevel
 from captioner.types import TextPair
@@ -78,6 +77,6 @@ def test_a_sentence_without_words_is_one_readable_error(num_workers):
 
 
 def test_sentences_are_the_same_in_every_epoch():
-    source = Sentences(TextTransform(WordLevel(1).fit(["ein hund"])))
+    source = TextTransform(WordLevel(1).fit(["ein hund"]))
     pair = TextPair(0, "ein hund")
     assert source.load(pair, 0, 0).tolist() == source.load(pair, 1, 5).tolist()
