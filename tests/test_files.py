@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from captioner.files import LockedError, in_threads, locked, whole_file
+from captioner.files import LockedError, in_threads, locked, remove_abandoned, whole_file, whole_text, write_whole
 
 
 def test_a_file_comes_to_be_when_it_is_whole(tmp_path):
@@ -38,6 +38,55 @@ def test_a_file_may_be_made_elsewhere(tmp_path):
         assert len(list(workshop.iterdir())) == 1
     assert list(workshop.iterdir()) == []
     assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+def test_text_is_whole_too(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with whole_text(path) as file:
+        print("Füße 猫 \udcff", file=file)
+        assert not path.exists()
+    assert path.read_text(encoding="utf-8") == "Füße 猫 \\udcff\n"
+    with pytest.raises(TypeError), whole_text(path) as file:
+        file.write(b"no text")
+    assert path.read_text(encoding="utf-8").startswith("Füße")
+    write_whole(path, "ö")
+    write_whole(tmp_path / "b.bin", b"\xff")
+    assert (path.read_bytes(), (tmp_path / "b.bin").read_bytes()) == ("ö".encode(), b"\xff")
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "b.bin", tmp_path / "new", path]
+
+
+def write_for_long(path, has_begun):
+    with whole_file(path) as file:
+        file.write(b"half")
+        file.flush()
+        has_begun.set()
+        time.sleep(60)
+
+
+def test_what_a_killed_process_left_aside_is_removed_by_the_next(tmp_path):
+    """But not what one is still at work on, nor what was to become another file."""
+    context = multiprocessing.get_context("fork")
+    writers = []
+    for name in ("a.bin", "a.bin", "b.bin"):
+        has_begun = context.Event()
+        writers.append(context.Process(target=write_for_long, args=(tmp_path / name, has_begun)))
+        writers[-1].start()
+        assert has_begun.wait(20)
+    for writer in (writers[0], writers[2]):
+        writer.kill()
+        writer.join(20)
+    assert len(list(tmp_path.iterdir())) == 3
+    write_whole(tmp_path / "a.bin", b"whole")
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == [".a.bin", ".b.bin", "a.bin"]
+    remove_abandoned(tmp_path)
+    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == [".a.bin", "a.bin"]
+    writers[1].kill()
+    writers[1].join(20)
+
+
+def test_different_things_in_a_folder_are_held_apart(tmp_path):
+    with locked(tmp_path, name="one"), locked(tmp_path, name="other"):
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]
 
 
 def test_several_values_at_once_come_back_in_order():

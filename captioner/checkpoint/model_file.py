@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from captioner.checkpoint.bundle import KEY, Bundle, CheckpointError, describe, rebuild, require_known_format
 from captioner.checkpoint.training_run import read_training
+from captioner.files import write_whole
 from captioner.models import CaptionModel, Encoder
 from captioner.specs import SpecError, build_part, describe_part, package_of, weights_digest
 
@@ -49,7 +49,7 @@ def save_model(bundle: Bundle, path: str | Path, dtype: str = "float16", include
     tensors = _stored(bundle.model, dtype, include_encoder)
     description = json.loads(json.dumps({**describe(bundle), "includes_encoder": include_encoder}))
     description["digest"] = _digest(description, tensors)
-    _write_whole(Path(path), save(tensors, metadata={KEY: json.dumps(description, sort_keys=True)}))
+    write_whole(path, save(tensors, metadata={KEY: json.dumps(description, sort_keys=True)}))
 
 
 def _stored(model: CaptionModel, dtype: str, include_encoder: bool) -> dict[str, Tensor]:
@@ -120,17 +120,6 @@ def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> st
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Write under another name first, so that a kill or a full disk leaves no half file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _is_found_again(encoder: Encoder) -> bool:

@@ -7,6 +7,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -21,6 +22,7 @@ from captioner.cli.arguments.photos import (
     report,
 )
 from captioner.cli.arguments.search import add_num_best, add_search_arguments, find_search, find_wording
+from captioner.files import whole_text
 
 if TYPE_CHECKING:
     from captioner.predictors import Caption
@@ -77,27 +79,23 @@ def run(args: argparse.Namespace) -> int:
     total = len(paths) if isinstance(paths, list) else None  # of shards it is known at their end
     model = load_captioner(args, args.text)
     results = model.stream(paths, search, wording, args.batch_size, args.num_best, maps=False)
-    output = _open(args.output) if args.output else sys.stdout
-    try:
+    interruption: BaseException | None = None
+    with whole_text(args.output, newline="") if args.output else nullcontext(sys.stdout) as output:
         write = _writer(args.output, output)
-        with progress_bar("captioning", total, visible=bool(args.output)) as bar:
-            for path, result in results:
-                if isinstance(result, InputError):
-                    num_problems += report([result], bar.say)
-                else:
-                    write(str(path), result)
-                    output.flush()
-                bar.advance()
-    finally:
-        if args.output:
-            output.close()
+        try:
+            with progress_bar("captioning", total, visible=bool(args.output)) as bar:
+                for path, result in results:
+                    if isinstance(result, InputError):
+                        num_problems += report([result], bar.say)
+                    else:
+                        write(str(path), result)
+                        output.flush()
+                    bar.advance()
+        except BaseException as error:
+            interruption = error  # once what is done is in its file
+    if interruption is not None:
+        raise interruption
     return 1 if num_problems else 0
-
-
-def _open(name: str) -> TextIO:
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _writer(name: str | None, output: TextIO) -> Callable[[str, Caption], None]:

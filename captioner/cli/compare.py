@@ -13,6 +13,7 @@ from captioner.comparison import find_variants, table
 from captioner.comparison.results import evaluate_run, require_same, results_of, train_variant
 from captioner.comparison.table import draw_maps
 from captioner.comparison.variants import digest_of
+from captioner.files import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
                     continue
                 train_variant(variant, seed, folder, args.set)
                 result = evaluate_run(folder, seed, digest, args.trust)
-                (folder / "result.json").write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+                write_whole(folder / "result.json", json.dumps(asdict(result), indent=2) + "\n")
     results = {variant.name: results_of(runs / variant.name) for variant in variants}
     missing = [f"{name} (no seed done)" for name, found in results.items() if not found]
     if missing:
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     print(text, end="")
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.output).write_text(text, encoding="utf-8")
+        write_whole(args.output, text)
     if args.figure:
         draw_maps(variants, runs, args.photo, args.caption, Path(args.figure), args.trust)
     return 0

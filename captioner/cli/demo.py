@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from captioner.files import whole_file
+
 PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")  # CC0 or in the public domain, in scikit-image's wheel
 
 
@@ -43,9 +45,9 @@ def write_photos(folder: Path) -> list[Path]:
         raise ValueError("the sample photos come with scikit-image: pip install 'captioner[samples]'") from error
     from PIL import Image
 
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in PHOTOS:
         paths.append(folder / f"{name}.jpg")
-        Image.fromarray(getattr(data, name)()).save(paths[-1], quality=92)
+        with whole_file(paths[-1]) as file:
+            Image.fromarray(getattr(data, name)()).save(file, format="JPEG", quality=92)
     return paths

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from captioner.cli.arguments.photos import add_model_arguments, load_captioner
 from captioner.cli.arguments.search import add_search_arguments, find_search, find_wording
+from captioner.files import write_whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         "search": {"class": type(search).__name__, **vars(search)},
         "wording": vars(wording),
     }
-    (folder / "metrics.json").write_text(json.dumps({**settings, **result.metrics}, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / "metrics.json", json.dumps({**settings, **result.metrics}, indent=2) + "\n")
     for name, value in result.metrics.items():
         if isinstance(value, float):
             print(f"{name:<17}{value:>8.2f}")

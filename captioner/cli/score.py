@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from captioner.files import write_whole
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -42,5 +44,5 @@ def run(args: argparse.Namespace) -> int:
     print(f"{'missing':<12}{scores.num_missing:>8}")
     print(f"{'tokenizer':<12}{scores.tokenizer}")
     if args.output is not None:
-        args.output.write_text(json.dumps(scores.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_whole(args.output, json.dumps(scores.to_dict(), indent=2) + "\n")
     return 0

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 
 from captioner.comparison.results import Result
 from captioner.comparison.variants import Variant
+from captioner.files import whole_file
 
 RANKED_FROM = 3  # seeds
 
@@ -61,5 +62,5 @@ def draw_maps(
                 rows.append((variant.label, look.maps))
     if not rows:
         raise ValueError(f"{runs}: no variant was trained here that attends")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    comparison_figure(open_image(photo), rows).save(output)
+    with whole_file(output) as file:
+        comparison_figure(open_image(photo), rows).save(file, format="PNG")

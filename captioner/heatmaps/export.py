@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -15,6 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from PIL import Image
 
+from captioner.files import whole_file
 from captioner.heatmaps.animation import animation, save_gif
 from captioner.heatmaps.checks import check
 from captioner.heatmaps.render import figure, heads_figure
@@ -86,15 +85,10 @@ def read_maps(path: Path) -> AttentionMaps:
 
 
 def _write(stem: Path, suffix: str, write: Callable[[BinaryIO], object]) -> Path:
-    """Write `<stem><suffix>` under another name first, so that a kill leaves no half file."""
+    """Write `<stem><suffix>`, whole or not at all."""
     path = stem.with_name(stem.name + suffix)
-    unfinished = stem.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            write(file)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        write(file)
     return path
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from captioner.files import write_whole
+
 ImageId = int | str
 """COCO's ids are integers; data sets without ids of their own use the file's name."""
 
@@ -59,7 +61,7 @@ def write_results(path: str | Path, captions: Mapping[ImageId, str]) -> None:
     """Write captions by image as the COCO server takes them; `read_results` reads them back."""
     results = [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
     text = json.dumps(results, ensure_ascii=False, separators=(",", ":"))
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    write_whole(path, text + "\n")
 
 
 def _read_json(path: str | Path) -> Any:

@@ -15,7 +15,6 @@ Lightning restores weights, optimiser, schedule and counters. What it lacks is h
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
 from captioner.data.batches import ResumableLoader
+from captioner.files import whole_file
 from captioner.seeds import stable_seed
 
 KEY = "exact_resume"  # in a checkpoint
@@ -136,30 +136,15 @@ def _loader(trainer: pl.Trainer) -> ResumableLoader:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there once it is on the disk: there is no half checkpoint.
+    """Writes a checkpoint whole or not at all, see `files.whole_file`.
 
     For local files; Lightning's own leaves its temporary file in another folder and does not wait for the disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """See `CheckpointIO.save_checkpoint`."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.tmp")
-        with open(partial, "wb") as file:
+        with whole_file(path) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the file's new name on the disk too, where folders can be opened for that (not on Windows)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
 
 
 def _validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -139,6 +139,7 @@ def test_an_interruption_keeps_what_is_done(run, album, tmp_path, monkeypatch):
     assert (status, out) == (130, [])
     assert err[-1] == "captioner: interrupted"
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) + len(err) - 1 == 3
+    assert list(tmp_path.iterdir()) == [tmp_path / "out.jsonl"]
 
 
 def test_the_script(album, broken_names, good_names, model_file):

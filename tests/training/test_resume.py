@@ -16,6 +16,7 @@ from torch import nn
 
 from captioner.data import Augmentation, ImageTransform
 from captioner.data.readers import SyntheticShapes
+from captioner.files import whole_file
 from captioner.models import Encoder, ShowAttendTell
 from captioner.tasks.captioning import CaptionData, CaptioningTask
 from captioner.tokenizer import WordLevel
@@ -93,8 +94,10 @@ class KilledWhileWriting(AtomicCheckpointIO):
     def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
         self.which -= 1
         if self.which < 0:
-            Path(path).with_name(f".{Path(path).name}.tmp").write_bytes(b"half")
-            os.kill(os.getpid(), signal.SIGKILL)
+            with whole_file(path) as file:
+                file.write(b"half")
+                file.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
         super().save_checkpoint(checkpoint, path, storage_options)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors.torch import save
 
 from captioner.data.features.identity import FLOAT16_MAX, agree, differences
 from captioner.data.features.regions import FORMAT, KEY, RegionError, RegionFile, Regions, region_files
+from captioner.files import write_whole
 
 SHARD_IMAGES = 256
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -50,15 +50,7 @@ def write_regions(
         "sizes": torch.tensor([regions.size for regions in images.values()], dtype=torch.int32),
     }
     meta = {"format": FORMAT, "keys": list(images), "made_with": made_with}
-    partial = Path(path).with_name(f"{Path(path).name}.{os.getpid()}.tmp")
-    try:
-        with open(partial, "wb") as file:
-            file.write(save(tensors, metadata={KEY: json.dumps(meta, sort_keys=True)}))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, save(tensors, metadata={KEY: json.dumps(meta, sort_keys=True)}))
 
 
 def _require_sound(key: str, regions: Regions, feature_dim: int, dtype: str) -> None:

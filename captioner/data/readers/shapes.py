@@ -5,7 +5,6 @@ For the tiny config and the tests: nothing is downloaded, and a model that works
 
 from __future__ import annotations
 
-import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from captioner.data.readers.base import Reader
+from captioner.files import whole_file
 from captioner.seeds import stable_seed
 from captioner.types import CaptionedImage
 
@@ -72,9 +72,8 @@ class SyntheticShapes(Reader):
         first, second = (f"{colour} {shape}" for colour, shape in zip(colours, shapes, strict=True))
         path = folder / f"{index:05d}.png"
         if not path.is_file():
-            partial = path.with_suffix(f".{os.getpid()}.tmp")  # several processes may draw at once
-            self._draw(colours, shapes, relation, rng).save(partial, format="PNG")
-            partial.replace(path)
+            with whole_file(path) as file:  # several processes may draw at once
+                self._draw(colours, shapes, relation, rng).save(file, format="PNG")
         captions = (
             f"a {first} {relation} a {second}",
             f"a {second} {RELATIONS[relation]} a {first}",

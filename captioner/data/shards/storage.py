@@ -6,19 +6,17 @@ import contextlib
 import hashlib
 import os
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from captioner.data.shards.names import file_name, is_remote
 from captioner.data.shards.tar import reason_of
+from captioner.files import locked, remove_abandoned, whole_file
 from captioner.types import ImageError, PackedImage
 
 COPY_SUFFIX = ".captioner-copy"  # no other file is removed from a folder of copies
-ABANDONED = 6 * 3600  # seconds since a copy that is being made has grown
 OPEN_FILES = 16  # of each thread that reads images
 
 
@@ -100,8 +98,7 @@ class Copies:
         path = Path(self.folder) / f"{digest}{COPY_SUFFIX}"
         with contextlib.suppress(FileNotFoundError):
             return _used_now(path)
-        Path(self.folder).mkdir(parents=True, exist_ok=True)
-        with _locked(Path(self.folder) / f"{digest[:2]}.lock"):  # one process copies a shard, and others wait for it
+        with locked(self.folder, wait=True, name=f"{digest[:2]}.lock"):  # one process copies a shard, others wait
             with contextlib.suppress(FileNotFoundError):
                 return _used_now(path)
             return self._copy(shard, path)
@@ -109,28 +106,19 @@ class Copies:
     def _copy(self, shard: Shard, path: Path) -> BinaryIO:
         from fsspec.core import url_to_fs
 
-        with _locked(path.with_name("room.lock")):
+        with locked(self.folder, wait=True, name="room.lock"):
             self._make_room(shard.num_bytes)
-        partial = path.with_name(f"{path.name}.part")
-        try:
+        with whole_file(path) as file:
             system, remote = url_to_fs(shard.url)
-            system.get_file(remote, str(partial))
-            if partial.stat().st_size != shard.num_bytes:
-                raise OSError(f"{partial.stat().st_size:,} bytes came, and the index says {shard.num_bytes:,}")
-            file = open(partial, "rb")  # noqa: SIM115 (closed by who asked for it)
-            partial.replace(path)
-            return file
-        finally:
-            partial.unlink(missing_ok=True)
+            system.get_file(remote, file.name)
+            num_bytes = os.fstat(file.fileno()).st_size
+            if num_bytes != shard.num_bytes:
+                raise OSError(f"{num_bytes:,} bytes came, and the index says {shard.num_bytes:,}")
+            return open(file.name, "rb")  # closed by who asked for it
 
     def _make_room(self, num_bytes: int) -> None:
         found = []
-        for path in Path(self.folder).glob(
-            f"*{COPY_SUFFIX}.part"
-        ):  # of processes that were killed, unless it is at work
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > ABANDONED:
-                    path.unlink()
+        remove_abandoned(Path(self.folder))
         for path in Path(self.folder).glob(f"*{COPY_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):
                 found.append((path.stat().st_mtime_ns, path.stat().st_size, path))
@@ -147,16 +135,6 @@ def _used_now(path: Path) -> BinaryIO:
     with contextlib.suppress(FileNotFoundError):
         os.utime(path)
     return file
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait for a lock, and hold it; the system lets go of it when the process ends, however it ends."""
-    import fcntl  # not on Windows
-
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,13 @@ import json
 import os
 import tarfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from captioner.data.images import IMAGE_SUFFIXES
 from captioner.data.shards.index import index_shard
 from captioner.data.shards.tar import reason_of
+from captioner.files import whole_file
 from captioner.progress import progress_bar
 from captioner.types import CaptionedImage, ImageError
 
@@ -62,8 +64,8 @@ class _Writer:
         self.num_images = 0
         self.num_bytes = 0  # in the shard that is open
         self.shards: list[Path] = []
-        self.partial = folder / f".{name}.tar.part"
         self.archive: tarfile.TarFile | None = None
+        self.opened = ExitStack()  # what is open of a shard
 
     def __enter__(self) -> _Writer:
         return self
@@ -71,9 +73,7 @@ class _Writer:
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is None:
             self._finish()
-        elif self.archive is not None:
-            self.archive.close()
-        self.partial.unlink(missing_ok=True)
+        self.opened.__exit__(kind, *exception)  # type: ignore[arg-type]
 
     def add(self, item: CaptionedImage) -> None:
         """Add an image with its captions.
@@ -91,7 +91,8 @@ class _Writer:
         if self.num_bytes + len(data) > self.max_bytes:
             self._finish()
         if self.archive is None:
-            self.archive = tarfile.open(self.partial, "w")  # noqa: SIM115 (closed by _finish)
+            file = self.opened.enter_context(whole_file(self._path()))
+            self.archive = self.opened.enter_context(tarfile.TarFile(fileobj=file, mode="w"))
         notes = {"image_id": item.image_id, "captions": list(item.captions), "file_name": item.path.name}
         for ending, content in ((suffix, data), (".json", json.dumps(notes).encode())):
             member = tarfile.TarInfo(f"{self.num_images:09d}{ending}")
@@ -103,9 +104,11 @@ class _Writer:
     def _finish(self) -> None:
         if self.archive is None:
             return
-        self.archive.close()
-        shard = self.folder / f"{self.name}-{len(self.shards):06d}.tar"
-        self.partial.replace(shard)
-        index_shard(str(shard))
-        self.shards.append(shard)
+        self.opened.close()
+        index_shard(str(self._path()))
+        self.shards.append(self._path())
         self.archive, self.num_bytes = None, 0
+
+    def _path(self) -> Path:
+        """Of the shard that is open, or the next."""
+        return self.folder / f"{self.name}-{len(self.shards):06d}.tar"

@@ -96,16 +96,18 @@ def test_building_goes_on_after_a_kill(tmp_path, pictures, monkeypatch):
         folder, eyes = tmp_path / f"r{kill_at}", Eyes()
         child = os.fork()
         if child == 0:
-            calls, to_disk = iter(range(100)), os.fsync
+            calls, write = iter(range(100)), writing.write_whole
 
-            def killing(file, calls=calls, to_disk=to_disk, kill_at=kill_at):
+            def killing(path, content, calls=calls, write=write, kill_at=kill_at):
                 if next(calls) == kill_at:
                     os.kill(os.getpid(), signal.SIGKILL)
-                to_disk(file)
+                write(path, content)
 
-            monkeypatch.setattr(writing.os, "fsync", killing)
-            build(folder, pictures, Eyes())
-            os._exit(0)
+            try:
+                writing.write_whole = killing
+                build(folder, pictures, Eyes())
+            finally:
+                os._exit(1)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
         assert build(folder, pictures, eyes) == []
         assert eyes.num_seen == 10 - 2 * kill_at
