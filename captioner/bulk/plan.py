@@ -1,4 +1,4 @@
-"""The plan: which images are in which part, and what decides their captions; the first run writes it, all read it."""
+"""The plan: which images are in which chunk, and what decides their captions; the first run writes it, all read it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from captioner.predictors import Precision, Wording
 
 PLAN = "_plan.jsonl"
 PLAN_VERSION = 1
-WORKSHOP = ".run"  # holds half-written parts, and the lock of the run that is at work
+WORKSHOP = ".run"  # holds half-written chunks, and the lock of the run that is at work
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Job:
         search: how to search.
         wording: what captions must obey.
         num_best: captions of each image.
-        format: of the parts: "parquet" or "jsonl".
+        format: of the chunks: "parquet" or "jsonl".
         batch_size: images that go through the model together.
         device: "auto" (a GPU where there is one), or what `torch.device` takes.
         trust: packages beside this one whose parts the model may use.
@@ -77,11 +77,11 @@ class Job:
         return json.loads(json.dumps(settings))
 
 
-class PlannedPart(NamedTuple):
-    """A part in the plan.
+class PlannedChunk(NamedTuple):
+    """A chunk in the plan.
 
     Attributes:
-        number: of the part.
+        number: of the chunk.
         offset: where its line begins in the plan's file.
         size: how many images it is of; 1 for a shard, of which that is not known.
         again: whether it is captioned although it is done.
@@ -119,10 +119,10 @@ class Plan:
                 raise PlanError(f"{self.folder / PLAN}: not a plan of bulk captioning, or damaged") from error
             if version > PLAN_VERSION:
                 raise PlanError(f"{self.folder / PLAN}: of a later version of captioner")
-            self.parts = []
+            self.chunks = []
             offset = file.tell()
             for number, line in enumerate(file):
-                self.parts.append(PlannedPart(number, offset, _work(line).sizes.total()))
+                self.chunks.append(PlannedChunk(number, offset, _work(line).sizes.total()))
                 offset += len(line)
 
     @classmethod
@@ -130,14 +130,14 @@ class Plan:
         """Write a plan; paths in it start at the current folder, wherever later runs are started."""
         place = Path(folder)
         head = {"version": PLAN_VERSION, "root": os.getcwd(), "settings": settings}
-        lines = ({type(part).__name__: asdict(part)} for part in work)
+        lines = ({type(chunk).__name__: asdict(chunk)} for chunk in work)
         with whole_file(place / PLAN, place / WORKSHOP) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in chain([head], lines))
         return cls(folder)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What workers are sent of it: they are told which parts to do, and there may be millions."""
-        return {**self.__dict__, "parts": []}
+        """What workers are sent of it: they are told which chunks to do, and there may be millions."""
+        return {**self.__dict__, "chunks": []}
 
     def require(self, settings: dict[str, Any]) -> None:
         """Make sure that a run would write the same rows as those before it.
@@ -157,17 +157,17 @@ class Plan:
             )
 
     def work(self) -> Iterator[Work]:
-        """What the parts are made of, in order."""
-        return (self.read(part.offset) for part in self.parts)
+        """What the chunks are made of, in order."""
+        return (self.read(chunk.offset) for chunk in self.chunks)
 
     def read(self, offset: int) -> Work:
-        """What the part is made of whose line begins at this place."""
+        """What the chunk is made of whose line begins at this place."""
         with open(self.folder / PLAN, "rb") as file:
             file.seek(offset)
             return _work(file.readline())
 
     def path(self, number: int) -> Path:
-        """The file of a part."""
+        """The file of a chunk."""
         return self.folder / f"part-{number:06d}.{self.settings['format']}"
 
     def num_new(self, work: Iterable[Work]) -> int:
@@ -189,8 +189,8 @@ def _work(line: bytes) -> Work:
 def _sizes(root: str, work: Iterable[Work]) -> Counter[str]:
     """How many images each file holds that is named in this work."""
     sizes: Counter[str] = Counter()
-    for part in work:
-        for name, size in part.sizes.items():
+    for chunk in work:
+        for name, size in chunk.sizes.items():
             sizes[_place(root, name)] += size
     return sizes
 

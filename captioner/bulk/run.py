@@ -1,4 +1,4 @@
-"""The run: Ray, how its machines are divided among workers, and the parts as they come back."""
+"""The run: Ray, how its machines are divided among workers, and the chunks as they come back."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from captioner.bulk.parts import Done, Worker, answer
-from captioner.bulk.plan import Job, Plan, PlannedPart
+from captioner.bulk.chunks import Done, Worker, answer
+from captioner.bulk.plan import Job, Plan, PlannedChunk
 
-MAX_TASKS = 10_000  # that Ray is given; with more parts than that, a task is several
+MAX_TASKS = 10_000  # that Ray is given; with more chunks than that, a task is several
 CPU_THREADS = 1  # of a worker that has no GPU: many small ones never wait for one another
 
 
@@ -98,32 +98,34 @@ def share_out(nodes: Sequence[Mapping[str, float]], device: str, workers: int | 
     return Share(workers, threads, 0)
 
 
-def run_parts(
+def run_chunks(
     plan: Plan,
     job: Job,
-    missing: Sequence[PlannedPart],
+    missing: Sequence[PlannedChunk],
     workers: int | None = None,
     prepare: Callable[[], None] | None = None,
 ) -> Iterator[Done]:
-    """Caption parts by workers of the Ray cluster that this process is connected to, in any order.
+    """Caption chunks by workers of the Ray cluster that this process is connected to, in any order.
 
-    A worker that dies is started again, and its part begun again. What goes wrong within a worker stops the run.
+    A worker that dies is started again, and its chunk begun again. What goes wrong within a worker stops the run.
 
     Args:
         plan: the plan.
         job: how to caption.
-        missing: the parts to caption.
+        missing: the chunks to caption.
         workers: how many, see `share_out`.
         prepare: called in every worker before it loads the model.
 
     Raises:
-        RuntimeError: a worker failed; says over which part, and why.
+        RuntimeError: a worker failed; says over which chunk, and why.
     """
     import ray
 
     share = share_out([node["Resources"] for node in ray.nodes() if node["Alive"]], job.device, workers)
-    parts = ray.data.from_items([part._asdict() for part in missing], override_num_blocks=min(len(missing), MAX_TASKS))
-    done = parts.map(
+    chunks = ray.data.from_items(
+        [chunk._asdict() for chunk in missing], override_num_blocks=min(len(missing), MAX_TASKS)
+    )
+    done = chunks.map(
         Worker,  # type: ignore[arg-type]  # a class, which Ray makes an instance of in each worker
         fn_constructor_args=(plan, job, share.cpus or None, prepare),
         compute=ray.data.ActorPoolStrategy(size=min(share.workers, len(missing)), max_tasks_in_flight_per_actor=1),

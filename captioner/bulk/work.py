@@ -1,4 +1,4 @@
-"""What a part is made of: some image files, some rows of a table, or a shard; and how the inputs are divided."""
+"""What a chunk is made of: some image files, some rows of a table, or a shard; and how the inputs are divided."""
 
 from __future__ import annotations
 
@@ -98,19 +98,19 @@ Work = ImageList | TableRows | TarShard
 KINDS: dict[str, type[Work]] = {kind.__name__: kind for kind in (ImageList, TableRows, TarShard)}
 
 
-def divide_images(images: Iterable[str], part_size: int) -> Iterator[ImageList]:
-    """Parts of so many images, the last one of what is left."""
+def divide_images(images: Iterable[str], chunk_size: int) -> Iterator[ImageList]:
+    """Chunks of so many images, the last one of what is left."""
     rest = iter(images)
-    while chunk := tuple(islice(rest, part_size)):
+    while chunk := tuple(islice(rest, chunk_size)):
         yield ImageList(chunk)
 
 
-def divide_table(table: str, part_size: int, column: str | None = None) -> Iterator[TableRows]:
-    """Parts of so many rows of a parquet file; of its data nothing is read.
+def divide_table(table: str, chunk_size: int, column: str | None = None) -> Iterator[TableRows]:
+    """Chunks of so many rows of a parquet file; of its data nothing is read.
 
     Args:
         table: the file.
-        part_size: rows of a part.
+        chunk_size: rows of a chunk.
         column: the column of paths; by default the first that is called as in `IMAGE_COLUMNS`.
 
     Raises:
@@ -132,23 +132,23 @@ def divide_table(table: str, part_size: int, column: str | None = None) -> Itera
     kind = schema.field(found).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         raise ValueError(f"{table}: the column {found} holds {kind}, not paths")
-    for start in range(0, num_rows, part_size):
-        yield TableRows(table, found, start, min(start + part_size, num_rows))
+    for start in range(0, num_rows, chunk_size):
+        yield TableRows(table, found, start, min(start + chunk_size, num_rows))
 
 
 def find_work(
-    paths: Sequence[str], part_size: int, column: str | None = None
+    paths: Sequence[str], chunk_size: int, column: str | None = None
 ) -> tuple[list[Work], Sequence[InputError]]:
-    """Divide what the paths of a command line mean into parts.
+    """Divide what the paths of a command line mean into chunks.
 
     Args:
         paths: photos, folders or patterns of photos (see `find_images`); parquet files, or folders or patterns of them;
             tar shards or patterns of them (see `find_shards`).
-        part_size: images of a part; a shard is one, whatever its size.
+        chunk_size: images of a chunk; a shard is one, whatever its size.
         column: of paths in parquet files, see `divide_table`.
 
     Returns:
-        work: the parts, in order: photos, tables, shards.
+        work: the chunks, in order: photos, tables, shards.
         problems: one for each path that gave nothing.
 
     Raises:
@@ -162,9 +162,9 @@ def find_work(
                 f"{path}: holds photos and parquet files: give {path}/*.parquet, or a pattern of the photos"
             )
     images, problems = find_images([path for path in paths if path not in patterns and path not in tables])
-    work: list[Work] = [*divide_images(images, part_size)]
+    work: list[Work] = [*divide_images(images, chunk_size)]
     for table in dict.fromkeys(chain.from_iterable(tables.values())):
-        work += divide_table(table, part_size, column)
+        work += divide_table(table, chunk_size, column)
     shards, no_shards = find_all(patterns)
     return [*work, *map(TarShard, shards)], [*problems, *no_shards]
 

@@ -1,4 +1,4 @@
-"""`captioner caption`: a line per photo, or a JSONL or CSV file; or a folder of parts, by Ray."""
+"""`captioner caption`: a line per photo, or a JSONL or CSV file; or a folder of chunks, by Ray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from captioner.cli.arguments.bulk import OF_RAY, PART_SIZE, SUFFIXES, run_bulk
+from captioner.cli.arguments.bulk import CHUNK_SIZE, OF_RAY, SUFFIXES, run_bulk
 from captioner.cli.arguments.photos import (
     add_model_arguments,
     add_paths,
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="write a .jsonl or .csv file instead of printing lines; with --engine ray the folder of the parts",
+        help="write a .jsonl or .csv file instead of printing lines; with --engine ray the folder of the chunks",
     )
     add_search_arguments(parser)
     bulk = parser.add_argument_group("bulk captioning")
@@ -44,16 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="ray writes parts into a folder, on one machine or many, and goes on where a killed run stopped",
+        help="ray writes chunks into a folder, on one machine or many, and goes on where a killed run stopped",
     )
     bulk.add_argument("--workers", type=positive, metavar="N", help="default: one per GPU, or per CPU without GPUs")
     bulk.add_argument("--ray-address", metavar="A", help="a Ray cluster to join, or auto; default: this machine alone")
     bulk.add_argument(
-        "--part-size", type=positive, metavar="N", help=f"photos of a part (default {PART_SIZE}); a tar shard is one"
+        "--chunk-size",
+        "--part-size",  # its name in 0.1.0
+        type=positive,
+        metavar="N",
+        help=f"photos of a chunk (default {CHUNK_SIZE}); a tar shard is one",
     )
-    bulk.add_argument("--format", choices=("parquet", "jsonl"), help="of the parts (default parquet)")
+    bulk.add_argument("--format", choices=("parquet", "jsonl"), help="of the chunks (default parquet)")
     bulk.add_argument(
-        "--retry-errors", action="store_true", help="caption parts again that hold photos which could not be read"
+        "--retry-errors", action="store_true", help="caption chunks again that hold photos which could not be read"
     )
     bulk.add_argument("--column", metavar="NAME", help="of paths in parquet files (default: image, file, path, ...)")
 

@@ -1,4 +1,4 @@
-"""The plan: what is in which part."""
+"""The plan: what is in which chunk."""
 
 from __future__ import annotations
 

@@ -72,33 +72,33 @@ def test_killed_runs_go_on(album, draw, model_file, tmp_path):
         "--device",
         "cpu",
     ]
-    command += ["--engine", "ray", "--output", "out", "--part-size", "2", "--workers", "1", "--beam-size", "20"]
+    command += ["--engine", "ray", "--output", "out", "--chunk-size", "2", "--workers", "1", "--beam-size", "20"]
     environment = {**os.environ, "PYTHONPATH": str(Path(captioner.__file__).parents[1])}
     options = {"cwd": tmp_path, "env": environment, "stderr": subprocess.PIPE, "text": True}
 
-    def parts() -> set[str]:
+    def chunks() -> set[str]:
         return {path.name for path in out.glob("part-*")}
 
     def at_work() -> int | None:
-        """The process that began the last part, once it has written that down."""
+        """The process that began the last chunk, once it has written that down."""
         with contextlib.suppress(ValueError, IndexError, FileNotFoundError):
             return int(max(out.glob(".run/*.tries")).read_text().split()[1])
         return None
 
     process = subprocess.Popen(command, **options)
-    wait_for(lambda: len(parts()) >= 2, process)
+    wait_for(lambda: len(chunks()) >= 2, process)
     worker = wait_for(at_work, process)
     os.kill(worker, signal.SIGKILL)
-    killed_at = len(parts())
-    wait_for(lambda: len(parts()) > killed_at + 1, process)
+    killed_at = len(chunks())
+    wait_for(lambda: len(chunks()) > killed_at + 1, process)
     assert not Path(f"/proc/{worker}").exists()
     process.kill()
     process.communicate()
-    before = {name: (out / name).stat().st_mtime_ns for name in parts()}
+    before = {name: (out / name).stat().st_mtime_ns for name in chunks()}
     assert len(before) < 30
     process = subprocess.run(command, **options)
     assert process.returncode == 1, process.stderr
-    assert f"1 could not be read ({len(before)} of 30 parts were done before)" in process.stderr.splitlines()[-1]
+    assert f"1 could not be read ({len(before)} of 30 chunks were done before)" in process.stderr.splitlines()[-1]
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before
     rows = pq.read_table(out).to_pylist()
     assert sorted(row["image"] for row in rows) == [f"photos/{number:03d}.png" for number in range(60)]

@@ -1,4 +1,4 @@
-"""Inputs are divided into parts."""
+"""Inputs are divided into chunks."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from bulk_cases import write_table
 from captioner.bulk import ImageList, TableRows, TarShard, find_work
 
 
-@pytest.mark.parametrize("part_size", [1, 3, 5, 100])
-def test_every_image_is_in_one_part(album, tmp_path, part_size, make_plan):
+@pytest.mark.parametrize("chunk_size", [1, 3, 5, 100])
+def test_every_image_is_in_one_chunk(album, tmp_path, chunk_size, make_plan):
     paths = [f"{number}.jpg" for number in range(11)]
     table = write_table(tmp_path / "list.parquet", size=list(range(11)), path=paths)
     shard = str(tmp_path / "a.tar")
     Path(shard).touch()
-    work, problems = find_work([str(album), table, shard, shard], part_size)
+    work, problems = find_work([str(album), table, shard, shard], chunk_size)
     assert problems == []
     plan = make_plan(work)
     assert list(plan.work()) == work
-    found = [name for part in work if isinstance(part, ImageList | TableRows) for name, _ in part.open("/r")]
+    found = [name for chunk in work if isinstance(chunk, ImageList | TableRows) for name, _ in chunk.open("/r")]
     assert found == [*sorted(str(path) for path in album.rglob("*.*") if path.suffix != ".txt"), *paths]
     assert work[-1] == TarShard(shard)
-    assert sum(part.size for part in plan.parts) == len(found) + 1
-    assert max(part.size for part in plan.parts) <= part_size
+    assert sum(chunk.size for chunk in plan.chunks) == len(found) + 1
+    assert max(chunk.size for chunk in plan.chunks) <= chunk_size
 
 
 def test_folders_and_patterns_of_tables_and_shards(tmp_path):

@@ -23,7 +23,7 @@ def rows_of(plan: Plan) -> list[dict]:
 
 def caption_all(plan: Plan, job: Job) -> list[Done]:
     worker = Worker(plan, job)
-    return [Done(**worker(part._asdict())) for part in plan.parts if part.number not in done_before(plan)]
+    return [Done(**worker(chunk._asdict())) for chunk in plan.chunks if chunk.number not in done_before(plan)]
 
 
 def write_table(file: Path, **columns: list) -> str:

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 SUFFIXES = (".jsonl", ".csv")
-PART_SIZE = 1000
+CHUNK_SIZE = 1000
 LOG_INTERVAL = 30.0  # seconds between two lines of how far a bulk run is
-OF_RAY = ("workers", "ray_address", "part_size", "format", "column", "retry_errors")
+OF_RAY = ("workers", "ray_address", "chunk_size", "format", "column", "retry_errors")
 
 
 def run_bulk(args: argparse.Namespace) -> int:
-    """Caption into a folder of parts by Ray; 1 if some photos in it could not be read, or were not planned."""
+    """Caption into a folder of chunks by Ray; 1 if some photos in it could not be read, or were not planned."""
     if not args.output:
-        raise ValueError("--engine ray needs --output DIR, the folder of the parts")
+        raise ValueError("--engine ray needs --output DIR, the folder of the chunks")
     if args.text:
         raise ValueError("--text belongs to --engine local")
     if ":" in args.device:
@@ -38,14 +38,14 @@ def run_bulk(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.suffix.lower() in SUFFIXES or output.is_file():
         raise ValueError(
-            f"--output {output}: with --engine ray it is a folder, of parts (--format jsonl: of JSON lines)"
+            f"--output {output}: with --engine ray it is a folder, of chunks (--format jsonl: of JSON lines)"
         )
     from captioner.bulk import PLAN, WORKSHOP, Plan, find_work
     from captioner.files import locked
 
     job = _job(args)
     settings = job.settings()
-    work, problems = find_work(args.paths, args.part_size or PART_SIZE, args.column)
+    work, problems = find_work(args.paths, args.chunk_size or CHUNK_SIZE, args.column)
     num_problems = report(problems)
     if not work:
         return 1
@@ -96,13 +96,13 @@ def _job(args: argparse.Namespace) -> Job:
 
 def _caption_missing(args: argparse.Namespace, plan: Plan, job: Job) -> int:
     """Caption what is not done yet; the number of photos of the whole output that could not be read."""
-    from captioner.bulk import done_before, ray_cluster, run_parts
+    from captioner.bulk import done_before, ray_cluster, run_chunks
     from captioner.progress import progress_bar
 
     before = done_before(plan)
     again = {number for number, counts in before.items() if counts.errors} if args.retry_errors else set()
     before = {number: counts for number, counts in before.items() if number not in again}
-    missing = [part._replace(again=part.number in again) for part in plan.parts if part.number not in before]
+    missing = [chunk._replace(again=chunk.number in again) for chunk in plan.chunks if chunk.number not in before]
     images, errors = 0, sum(counts.errors for counts in before.values())
     begun = said = time.monotonic()
 
@@ -111,17 +111,17 @@ def _caption_missing(args: argparse.Namespace, plan: Plan, job: Job) -> int:
         return f"captioner: {images:,} photos, {rate:.1f} per second; {errors:,} could not be read"
 
     if missing:
-        print(f"captioner: starting Ray; parts to do: {len(missing):,}", file=sys.stderr)
-        with ray_cluster(args.ray_address), progress_bar("captioning", sum(part.size for part in missing)) as bar:
+        print(f"captioner: starting Ray; chunks to do: {len(missing):,}", file=sys.stderr)
+        with ray_cluster(args.ray_address), progress_bar("captioning", sum(chunk.size for chunk in missing)) as bar:
             begun = said = time.monotonic()
-            for done in run_parts(plan, job, missing, args.workers, keep_freed_memory):
+            for done in run_chunks(plan, job, missing, args.workers, keep_freed_memory):
                 images, errors = images + done.images, errors + done.errors
-                bar.advance(plan.parts[done.part].size)
+                bar.advance(plan.chunks[done.chunk].size)
                 if done.tries > 1:
-                    bar.say(f"captioner: part {done.part}: its worker died, and another one did it")
+                    bar.say(f"captioner: chunk {done.chunk}: its worker died, and another one did it")
                 if time.monotonic() - said > LOG_INTERVAL:
                     said = time.monotonic()
                     bar.say(state())
-    earlier = f" ({len(before)} of {len(plan.parts)} parts were done before)" if before else ""
-    print(f"{state()}{earlier}; the parts are in {args.output}", file=sys.stderr)
+    earlier = f" ({len(before)} of {len(plan.chunks)} chunks were done before)" if before else ""
+    print(f"{state()}{earlier}; the chunks are in {args.output}", file=sys.stderr)
     return errors

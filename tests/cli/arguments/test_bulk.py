@@ -17,9 +17,9 @@ def bulk(run, monkeypatch):
 
     def in_process(plan, job, missing, workers, prepare):
         worker = bulk.Worker(plan, job, prepare=prepare)
-        return (bulk.answer(worker(part._asdict())) for part in missing)
+        return (bulk.answer(worker(chunk._asdict())) for chunk in missing)
 
-    monkeypatch.setattr(bulk, "run_parts", in_process)
+    monkeypatch.setattr(bulk, "run_chunks", in_process)
     monkeypatch.setattr(bulk, "ray_cluster", lambda address: contextlib.nullcontext())
     return lambda *arguments: run(*arguments, "--engine", "ray", "--format", "jsonl")
 
@@ -31,12 +31,12 @@ def records_in(folder):
 
 def test_bulk_rows_are_those_of_the_plain_command(bulk, run, album, tmp_path, broken_names):
     run(album, "--output", tmp_path / "plain.jsonl")
-    status, out, err = bulk(album, "--output", tmp_path / "out", "--part-size", 5)
+    status, out, err = bulk(album, "--output", tmp_path / "out", "--chunk-size", 5)
     assert (status, out) == (1, [])
     starting, last = err
-    assert starting == "captioner: starting Ray; parts to do: 4"
+    assert starting == "captioner: starting Ray; chunks to do: 4"
     assert last.startswith("captioner: 16 photos, ")
-    assert last.endswith("per second; 4 could not be read; the parts are in " + str(tmp_path / "out"))
+    assert last.endswith("per second; 4 could not be read; the chunks are in " + str(tmp_path / "out"))
     found = records_in(tmp_path / "out")
     good = {name: record for name, record in found.items() if record.pop("error") is None}
     for line in (tmp_path / "plain.jsonl").read_text("utf-8").splitlines():
@@ -49,14 +49,14 @@ def test_bulk_rows_are_those_of_the_plain_command(bulk, run, album, tmp_path, br
 
 def test_bulk_goes_on_and_is_done_once(bulk, album, tmp_path, broken_names):
     out = tmp_path / "out"
-    bulk(album, "--output", out, "--part-size", 5)
+    bulk(album, "--output", out, "--chunk-size", 5)
     whole = records_in(out)
     (out / "part-000001.jsonl").unlink()
     written = {path: path.stat().st_mtime_ns for path in out.glob("part-*")}
     status, _, err = bulk(album, "--output", out)
     assert status == 1
     assert err[1].startswith("captioner: 5 photos, ")
-    assert "4 could not be read (3 of 4 parts were done before)" in err[1]
+    assert "4 could not be read (3 of 4 chunks were done before)" in err[1]
     assert records_in(out).keys() == whole.keys()
     assert {path: path.stat().st_mtime_ns for path in written} == written
     status, _, err = bulk(album, "--output", out)
@@ -68,7 +68,7 @@ def test_bulk_retries_what_could_not_be_read(bulk, album, tmp_path):
     late = tmp_path / "in" / "b.png"
     shutil.copy(album / "grey.png", tmp_path / "in" / "a.png")
     late.touch()
-    arguments = (tmp_path / "in", "--output", tmp_path / "out", "--part-size", 1)
+    arguments = (tmp_path / "in", "--output", tmp_path / "out", "--chunk-size", 1)
     assert bulk(*arguments)[0] == 1
     shutil.copy(album / "grey.png", late)
     assert bulk(*arguments)[0] == 1
@@ -95,7 +95,7 @@ def test_bulk_stops_where_a_worker_fails(bulk, album, tmp_path, model_file):
     (tmp_path / "m.safetensors").write_bytes(b"x" * 99)
     status, _, err = bulk(album / "grey.png", "--output", tmp_path / "out", "--model", tmp_path / "m.safetensors")
     assert status == 2
-    assert err[-1].startswith(f"captioner: error: part 0: {tmp_path}/m.safetensors: damaged")
+    assert err[-1].startswith(f"captioner: error: chunk 0: {tmp_path}/m.safetensors: damaged")
 
 
 def test_bulk_without_ray(run, album, tmp_path, monkeypatch):
@@ -116,7 +116,7 @@ def test_bulk_without_ray(run, album, tmp_path, monkeypatch):
         (["--engine", "ray", "--output", "x.jsonl"], "with --engine ray it is a folder"),
         (["--engine", "ray", "--output", "x", "--device", "cuda:1"], "each worker has a GPU of its own"),
         (["--retry-errors"], "--retry-errors belongs to --engine ray"),
-        (["--part-size", "2"], "--part-size belongs to --engine ray"),
+        (["--chunk-size", "2"], "--chunk-size belongs to --engine ray"),
     ],
 )
 def test_bulk_arguments(run, album, arguments, message):

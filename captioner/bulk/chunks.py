@@ -1,4 +1,4 @@
-"""Captioning a part: the rows that are stored, how they are written, and the worker that does it."""
+"""Captioning a chunk: the rows that are stored, how they are written, and the worker that does it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from captioner.bulk.plan import Job, Plan, PlannedPart
+from captioner.bulk.plan import Job, Plan, PlannedChunk
 from captioner.bulk.work import TarShard, Work
 from captioner.data.shards import is_remote
 from captioner.files import in_threads, whole_file
@@ -25,8 +25,8 @@ from captioner.types import InputError
 ROW_GROUP = 5_000  # rows that are in memory at a time
 NETWORK_TRIES = 3  # of a remote shard that breaks off
 NETWORK_PAUSE = 10.0  # seconds before the next one
-MAX_TRIES = 5  # workers that may die over one part before the run stops
-READERS = 16  # threads that look into finished parts
+MAX_TRIES = 5  # workers that may die over one chunk before the run stops
+READERS = 16  # threads that look into finished chunks
 
 
 # ------------------------------------------------------------------------------------------ rows
@@ -42,8 +42,8 @@ def record(image: str, result: Caption | InputError) -> dict[str, Any]:
     return row
 
 
-def write_part(path: Path, workshop: Path, rows: Iterable[dict[str, Any]], num_best: int = 1) -> None:
-    """Write a part whole or not at all: in the workshop, to be renamed; `ROW_GROUP` rows are in memory at a time.
+def write_chunk(path: Path, workshop: Path, rows: Iterable[dict[str, Any]], num_best: int = 1) -> None:
+    """Write a chunk whole or not at all: in the workshop, to be renamed; `ROW_GROUP` rows are in memory at a time.
 
     Args:
         path: the file, whose suffix says the format.
@@ -78,21 +78,21 @@ def _write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]], columns: Sequ
             writer.write_table(pa.Table.from_pylist(group, schema))
 
 
-# ------------------------------------------------------------------------------------------ captioning a part
+# ------------------------------------------------------------------------------------------ captioning a chunk
 
 
 class Done(NamedTuple):
-    """What came of a part.
+    """What came of a chunk.
 
     Attributes:
-        part: its number.
+        chunk: its number.
         images: how many it is of.
         errors: how many of them could not be read.
         tries: how many workers began it in this run; all but the last died.
         failure: why it is not done, which stops the run; empty if it is.
     """
 
-    part: int
+    chunk: int
     images: int = 0
     errors: int = 0
     tries: int = 0
@@ -108,7 +108,7 @@ def answer(row: Mapping[str, Any]) -> Done:
     """What a worker answered.
 
     Raises:
-        RuntimeError: it failed; says over which part, and why.
+        RuntimeError: it failed; says over which chunk, and why.
     """
     done = Done(**row)
     if done.failure:
@@ -116,31 +116,31 @@ def answer(row: Mapping[str, Any]) -> Done:
     return done
 
 
-def look_up(path: Path, part: int, tries: int = 0) -> Done:
-    """What came of a part that is done."""
+def look_up(path: Path, chunk: int, tries: int = 0) -> Done:
+    """What came of a chunk that is done."""
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 
         error = pq.read_table(path, columns=["error"]).column(0)
-        return Done(part, len(error), len(error) - error.null_count, tries)
+        return Done(chunk, len(error), len(error) - error.null_count, tries)
     with open(path, "rb") as file:
         broken = [b'"error": null' not in line for line in file]  # in a text the quotes would be escaped
-    return Done(part, len(broken), sum(broken), tries)
+    return Done(chunk, len(broken), sum(broken), tries)
 
 
 def done_before(plan: Plan) -> dict[int, Done]:
-    """The parts of a plan that are done, by their numbers."""
+    """The chunks of a plan that are done, by their numbers."""
     there = set(os.listdir(plan.folder))
-    done = [part.number for part in plan.parts if plan.path(part.number).name in there]
+    done = [chunk.number for chunk in plan.chunks if plan.path(chunk.number).name in there]
     found = in_threads(lambda number: look_up(plan.path(number), number), done, READERS)
     return dict(zip(done, found, strict=True))
 
 
 class Worker:
-    """Captions parts, one after another; lives in a process of its own and loads the model once.
+    """Captions chunks, one after another; lives in a process of its own and loads the model once.
 
     Args:
-        plan: the plan, which says what is in a part.
+        plan: the plan, which says what is in a chunk.
         job: how to caption.
         threads: CPU threads of the model; None leaves what torch chooses.
         prepare: called before the model is loaded.
@@ -156,7 +156,7 @@ class Worker:
 
     @cached_property
     def captioner(self) -> Captioner:
-        """The model, loaded with the first part: what goes wrong is then reported like all else.
+        """The model, loaded with the first chunk: what goes wrong is then reported like all else.
 
         Raises:
             PlanError: this machine has another model under that path.
@@ -170,16 +170,16 @@ class Worker:
         return load(job.model, job.device, job.trust, job.cache, job.regions, job.precision)
 
     def __call__(self, planned: dict[str, Any]) -> dict[str, Any]:
-        """Caption a part, if it is not done: a `PlannedPart` to a `Done`, both as rows of a data set."""
+        """Caption a chunk, if it is not done: a `PlannedChunk` to a `Done`, both as rows of a data set."""
         number = planned["number"]
         try:
-            return self._caption(PlannedPart(**planned))._asdict()
+            return self._caption(PlannedChunk(**planned))._asdict()
         except (ValueError, OSError) as error:  # what a user can mend
-            return Done(number, failure=f"part {number}: {error}")._asdict()
+            return Done(number, failure=f"chunk {number}: {error}")._asdict()
         except Exception:
-            return Done(number, failure=f"part {number}: {traceback.format_exc()}")._asdict()
+            return Done(number, failure=f"chunk {number}: {traceback.format_exc()}")._asdict()
 
-    def _caption(self, planned: PlannedPart) -> Done:
+    def _caption(self, planned: PlannedChunk) -> Done:
         path = self.plan.path(planned.number)
         if path.exists() and not planned.again:  # its worker was lost after it had finished, with what it had to say
             return look_up(path, planned.number)
@@ -188,7 +188,7 @@ class Worker:
         fresh = self.plan.workshop / path.name if planned.again else path
         for trials_left in reversed(range(NETWORK_TRIES)):
             try:
-                write_part(fresh, self.plan.workshop, self._rows(work, is_last=not trials_left), self.job.num_best)
+                write_chunk(fresh, self.plan.workshop, self._rows(work, is_last=not trials_left), self.job.num_best)
                 break
             except ConnectionError:
                 time.sleep(NETWORK_PAUSE)
@@ -197,7 +197,7 @@ class Worker:
         return look_up(path, planned.number, tries)
 
     def _count_try(self, name: str) -> int:
-        """Note down that this process begins a part; the number of those that have begun it in this run.
+        """Note down that this process begins a chunk; the number of those that have begun it in this run.
 
         Raises:
             ValueError: too many have died over it.
@@ -214,7 +214,7 @@ class Worker:
         return len(before) + 1
 
     def _rows(self, work: Work, is_last: bool) -> Iterator[dict[str, Any]]:
-        """The rows of a part.
+        """The rows of a chunk.
 
         Raises:
             ConnectionError: a remote shard broke off; in the last trial that is a row, as the shard may be at fault.

@@ -1,4 +1,4 @@
-"""Captioning a part."""
+"""Captioning a chunk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from captioner.bulk import (
     find_work,
     look_up,
     record,
-    write_part,
+    write_chunk,
 )
 from captioner.decoding import BeamSearch
 from captioner.predictors import Alternative, Caption, Wording, load
@@ -31,9 +31,9 @@ def test_rows_of_everything(album, good_names, broken_names, model_file, make_pl
     job = Job(str(model_file), BeamSearch(3), Wording(max_length=8), num_best=2, format=format, device="cpu")
     plan = make_plan(find_work([str(album)], 5)[0], job)
     done = caption_all(plan, job)
-    assert sum(part.images for part in done) == 16
-    assert sum(part.errors for part in done) == 4
-    assert list(done_before(plan).values()) == [part._replace(tries=0) for part in done]
+    assert sum(chunk.images for chunk in done) == 16
+    assert sum(chunk.errors for chunk in done) == 4
+    assert list(done_before(plan).values()) == [chunk._replace(tries=0) for chunk in done]
     rows = rows_of(plan)
     assert [row["image"] for row in rows] == sorted(str(album / name) for name in (*good_names, *broken_names))
     good = [row for row in rows if row["error"] is None]
@@ -60,7 +60,7 @@ def test_a_cut_shard(album, tmp_path, make_plan, job):
     (tmp_path / "cut.tar").write_bytes((tmp_path / "s.tar").read_bytes()[:cut])
     shards = [str(tmp_path / name) for name in ("s.tar", "cut.tar")]
     plan = make_plan(map(TarShard, shards))
-    assert [part.failure for part in caption_all(plan, job)] == ["", ""]
+    assert [chunk.failure for chunk in caption_all(plan, job)] == ["", ""]
     found = [(row["image"], row["error"] is None) for row in rows_of(plan)]
     assert found[:3] == [(f"{shards[0]}/{name}", name != "half.png") for name in names]
     assert found[3] == (f"{shards[1]}/CMYK.jpg", True)
@@ -69,38 +69,38 @@ def test_a_cut_shard(album, tmp_path, make_plan, job):
 
 @pytest.mark.parametrize("format", ["parquet", "jsonl"])
 def test_names_and_captions_of_all_kinds(tmp_path, format):
-    path = tmp_path / f"part.{format}"
+    path = tmp_path / f"chunk.{format}"
     caption = Caption('"error": null', ("a",), -1.0, others=(Alternative("b", -2.0),))
     rows = [record("\udcff\n猫", ImageError("x", '"error": null')), record("", caption)]
     rows.append(record("x", ImageError("x", "no \udcff")))
-    write_part(path, tmp_path, rows, num_best=2)
+    write_chunk(path, tmp_path, rows, num_best=2)
     assert look_up(path, 7) == Done(7, images=3, errors=2)
 
 
-def test_a_part_is_whole_or_absent(tmp_path):
+def test_a_chunk_is_whole_or_absent(tmp_path):
     def rows():
         yield record("a", ImageError("a", "broken"))
         assert list((tmp_path / "work").iterdir())
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_part(tmp_path / "part.parquet", tmp_path / "work", rows())
+        write_chunk(tmp_path / "chunk.parquet", tmp_path / "work", rows())
     assert [path.name for path in tmp_path.rglob("*")] == ["work"]
 
 
 def test_rows_are_written_in_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr("captioner.bulk.parts.ROW_GROUP", 10)
-    write_part(tmp_path / "p.parquet", tmp_path, (record(str(n), ImageError("x", "y")) for n in range(25)))
+    monkeypatch.setattr("captioner.bulk.chunks.ROW_GROUP", 10)
+    write_chunk(tmp_path / "p.parquet", tmp_path, (record(str(n), ImageError("x", "y")) for n in range(25)))
     file = pq.ParquetFile(tmp_path / "p.parquet")
     assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [10, 10, 5]
     assert file.read().column("image").to_pylist() == [str(n) for n in range(25)]
 
 
-def test_a_part_that_is_done_is_left_alone(album, make_plan, job):
+def test_a_chunk_that_is_done_is_left_alone(album, make_plan, job):
     plan = make_plan(find_work([str(album)], 100)[0])
     [first] = caption_all(plan, job)
     written = plan.path(0).stat().st_mtime_ns
-    again = Done(**Worker(plan, job)(plan.parts[0]._asdict()))
+    again = Done(**Worker(plan, job)(plan.chunks[0]._asdict()))
     assert again == first._replace(tries=0)
     assert plan.path(0).stat().st_mtime_ns == written
 
@@ -109,21 +109,21 @@ def test_what_goes_wrong_is_reported(album, make_plan, job, tmp_path):
     plan = make_plan([ImageList((str(album / "grey.png"),))])
     Path(job.model).rename(tmp_path / "hidden")
     try:
-        done = Done(**Worker(plan, job)(plan.parts[0]._asdict()))
+        done = Done(**Worker(plan, job)(plan.chunks[0]._asdict()))
     finally:
         (tmp_path / "hidden").rename(job.model)
-    assert done.failure.startswith(f"part 0: {job.model}: no such model file")
+    assert done.failure.startswith(f"chunk 0: {job.model}: no such model file")
 
     def bug():
         raise TypeError("a bug")
 
-    done = Done(**Worker(plan, job, prepare=bug)(plan.parts[0]._asdict()))
-    assert done.failure.startswith("part 0: Traceback")
+    done = Done(**Worker(plan, job, prepare=bug)(plan.chunks[0]._asdict()))
+    assert done.failure.startswith("chunk 0: Traceback")
     assert "TypeError: a bug" in done.failure
     assert not plan.path(0).exists()
 
 
-def test_a_part_that_kills_its_workers_stops_the_run(album, make_plan, job):
+def test_a_chunk_that_kills_its_workers_stops_the_run(album, make_plan, job):
     plan = make_plan([ImageList((str(album / "grey.png"),))])
     tries = plan.workshop / "part-000000.tries"
     tries.write_text("node 17\n" * (MAX_TRIES - 1))
