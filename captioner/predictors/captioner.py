@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -78,14 +78,15 @@ class Captioner:
         """Where what the model looks at comes from."""
         if cache is None and regions is None:
             return self.transform
-        if not isinstance(self.transform, ImageTransform):
+        if self.transform.reads != "photos":
             raise ValueError(f"features are of photos, and this model reads {self.transform.reads}")
+        transform = cast("ImageTransform", self.transform)
         if cache is not None:
-            return CachedFeatures(FeatureCache.open(cache, self.model.encoder, self.transform), self.transform)
+            return CachedFeatures(FeatureCache.open(cache, self.model.encoder, transform), transform)
         assert regions is not None
         file = RegionFile(regions)
-        file.require_for(self.model.encoder, self.transform)
-        return StoredRegions(file, self.transform)
+        file.require_for(self.model.encoder, transform)
+        return StoredRegions(file, transform)
 
     def caption(
         self,

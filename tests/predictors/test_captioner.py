@@ -220,6 +220,13 @@ def reader_of_sentences(tokenizer):
     return Captioner(Bundle(CaptionModel(encoder, decoder).eval(), tokenizer, TextTransform(tokenizer)), "cpu")
 
 
+@pytest.mark.parametrize("features", [{"cache": "folder"}, {"regions": "folder"}])
+def test_features_are_not_of_sentences(reader_of_sentences, features):
+    model = reader_of_sentences
+    with pytest.raises(ValueError, match="features are of photos, and this model reads sentences"):
+        Captioner(Bundle(model.model, model.tokenizer, model.transform), "cpu", **features)
+
+
 def test_sentences_in_place_of_photos(reader_of_sentences):
     sentence = "a red DOG on Mars!"
     [caption] = reader_of_sentences.caption(sentence, wording=Wording(max_length=5))

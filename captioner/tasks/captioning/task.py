@@ -30,7 +30,8 @@ class CaptioningTask(Task):
     Args:
         encoder: makes memories of images; or, as one of sentences needs the size of the data's source vocabulary,
             makes the encoder from that size.
-        decoder: makes the decoder from (feature_dim, vocab_size).
+        decoder: makes the decoder from (feature_dim, vocab_size), which no config knows; how a config writes one is in
+            docs/architecture.md, "Arguments that make parts".
         tokenizer: the data's vocabulary (the command line links it).
         transform: the data's transform of images or sentences (linked as well), kept with the model.
         loss: what is minimised; by default the paper's with the tutorials' scale, see `CaptionLoss`.
