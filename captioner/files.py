@@ -34,10 +34,15 @@ def whole_file(path: str | Path, workshop: Path | None = None) -> Iterator[Binar
     What a process that was killed has left aside of the same file is removed.
 
     Args:
-        path: the file, whose folder is made where it is missing; one that is there already stays as it is until then.
+        path: the file, whose folder is made where it is missing; one that is there already stays as it is until then. Of
+            a link it is what that leads to; a device or a pipe is written to as it is.
         workshop: the folder where it lies until then, on the same disk, made where it is missing; by default its own.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:
+            yield file
+        return
     workshop = workshop or path.parent
     for folder in (workshop, path.parent):
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 import time
 
@@ -38,6 +39,27 @@ def test_a_file_may_be_made_elsewhere(tmp_path):
         assert len(list(workshop.iterdir())) == 1
     assert list(workshop.iterdir()) == []
     assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+def test_a_link_stays_one(tmp_path):
+    target, link = tmp_path / "folder" / "a.bin", tmp_path / "link"
+    target.parent.mkdir()
+    link.symlink_to(target)
+    write_whole(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+
+
+def test_a_pipe_is_written_to_not_replaced(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(path, b"new")
+    assert os.read(reader, 10) == b"new"
+    os.close(reader)
+    assert path.is_fifo()
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path, b"new")
 
 
 def test_text_is_whole_too(tmp_path):
