@@ -34,8 +34,8 @@ def whole_file(path: str | Path, workshop: Path | None = None) -> Iterator[Binar
     What a process that was killed has left aside of the same file is removed.
 
     Args:
-        path: the file, whose folder is made where it is missing; one that is there already stays as it is until then. Of
-            a link it is what that leads to; a device or a pipe is written to as it is.
+        path: the file, whose folder is made where it is missing; one that is there already stays as it is until then.
+            What a link leads to is replaced, not the link; a device or a pipe is written to as it is.
         workshop: the folder where it lies until then, on the same disk, made where it is missing; by default its own.
     """
     path = Path(os.path.realpath(path))
