@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,11 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-ASIDE = ".part"
+ASIDE = ".captioner-part"
 """How the names end of files that are not whole yet."""
+
+_TIDY: set[tuple[int, Path]] = set()
+"""Processes, and folders in which they have removed what others left aside: once, as a folder may be large."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -31,30 +35,36 @@ class LockedError(ValueError):
 def whole_file(path: str | Path, workshop: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write that comes to be when it is whole, and on the disk.
 
-    What a process that was killed has left aside of the same file is removed.
+    What processes that were killed have left aside in the folder is removed, once.
 
     Args:
         path: the file, whose folder is made where it is missing; one that is there already stays as it is until then.
             What a link leads to is replaced, not the link; a device or a pipe is written to as it is.
         workshop: the folder where it lies until then, on the same disk, made where it is missing; by default its own.
     """
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():
-        with open(path, "wb") as file:
-            yield file
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "wb") as device:
+            yield device
         return
+    path = Path(os.path.realpath(path))
     workshop = workshop or path.parent
     for folder in (workshop, path.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(workshop, path.name)
-    unfinished = workshop / f".{path.name}-{uuid.uuid4().hex}{ASIDE}"
+    if (os.getpid(), workshop) not in _TIDY:
+        remove_abandoned(workshop)
+        _TIDY.add((os.getpid(), workshop))
+    unfinished, file = _aside(workshop)
     try:
-        with open(unfinished, "wb") as file:
-            _hold(file)
+        with file:
+            if path.exists() and hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.replace(unfinished, path)  # held until it has its name
+            if fcntl is not None:
+                os.replace(unfinished, path)  # held until it has its name
+        if fcntl is None:
+            os.replace(unfinished, path)  # Windows moves no file that is open
         _sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -82,38 +92,40 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         file.write(content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
 
 
-def remove_abandoned(folder: Path, name: str | None = None) -> None:
-    """Remove the files that processes which were killed have left aside in a folder.
-
-    Args:
-        folder: see `whole_file`'s workshop.
-        name: of the file that they were to become; by default any.
-    """
+def remove_abandoned(folder: str | Path) -> None:
+    """Remove the files that processes which were killed have left aside in a folder, see `whole_file`."""
     if fcntl is None:
         return  # nothing says whether somebody is at work on them
-    prefix = "." if name is None else f".{name}-"
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        found = [entry.path for entry in entries if entry.name.startswith(prefix) and entry.name.endswith(ASIDE)]
-        for path in found:
+        for path in [entry.path for entry in entries if entry.name.endswith(ASIDE)]:
             with suppress(OSError), open(path, "rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it
                 os.unlink(path)
 
 
-def _hold(file: BinaryIO) -> None:
-    """Let others know that a file is being written."""
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def _aside(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new file that lies aside, held while it is open, so that others leave it alone."""
+    while True:
+        path = folder / f".{uuid.uuid4().hex}{ASIDE}"
+        file = open(path, "wb")  # noqa: SIM115 (closed by who asked for it)
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks, where nothing is removed either
+                fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):  # another process took it for abandoned before it was held
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return path, file
+        file.close()
 
 
 def _sync_folder(folder: Path) -> None:
     """Have a file's new name on the disk too, where folders can be opened for that (not on Windows)."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with suppress(OSError):  # not all file systems can; the file is there in any case
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def in_threads(function: Callable[[S], T], values: Iterable[S], num_threads: int) -> Iterator[T]:
@@ -142,4 +154,7 @@ def locked(folder: str | Path, wait: bool = False, name: str = "lock") -> Iterat
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LockedError(f"{folder}: another process is writing to it; wait until it has finished") from error
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked meanwhile would hold on to it

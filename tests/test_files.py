@@ -86,7 +86,7 @@ def write_for_long(path, has_begun):
 
 
 def test_what_a_killed_process_left_aside_is_removed_by_the_next(tmp_path):
-    """But not what one is still at work on, nor what was to become another file."""
+    """But not what one is still at work on, nor what is not ours."""
     context = multiprocessing.get_context("fork")
     writers = []
     for name in ("a.bin", "a.bin", "b.bin"):
@@ -94,16 +94,68 @@ def test_what_a_killed_process_left_aside_is_removed_by_the_next(tmp_path):
         writers.append(context.Process(target=write_for_long, args=(tmp_path / name, has_begun)))
         writers[-1].start()
         assert has_begun.wait(20)
+    (tmp_path / ".mine.part").touch()
     for writer in (writers[0], writers[2]):
         writer.kill()
         writer.join(20)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
     write_whole(tmp_path / "a.bin", b"whole")
-    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == [".a.bin", ".b.bin", "a.bin"]
-    remove_abandoned(tmp_path)
-    assert sorted(path.name.partition("-")[0] for path in tmp_path.iterdir()) == [".a.bin", "a.bin"]
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".bin", ".captioner-part", ".part"]
     writers[1].kill()
     writers[1].join(20)
+    remove_abandoned(tmp_path)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".bin", ".part"]
+
+
+def write_often(path, content):
+    for _ in range(300):
+        remove_abandoned(path.parent)
+        write_whole(path, content)
+
+
+def test_writers_of_one_file_leave_each_other_alone(tmp_path):
+    context = multiprocessing.get_context("fork")
+    contents = [bytes([65 + number]) * 1000 for number in range(3)]
+    writers = [context.Process(target=write_often, args=(tmp_path / "a.bin", content)) for content in contents]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert (tmp_path / "a.bin").read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.bin"]
+
+
+def test_without_locks_files_are_whole_all_the_same(tmp_path, monkeypatch):
+    """On some network file systems, and on Windows."""
+
+    def flock(file, operation):
+        raise OSError(38, "Function not implemented")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("captioner.files.fcntl.flock", flock)
+        write_whole(tmp_path / "a.bin", b"a")
+    with monkeypatch.context() as patch:
+        patch.setattr("captioner.files.fcntl", None)
+        write_whole(tmp_path / "b.bin", b"b")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a.bin": b"a", "b.bin": b"b"}
+
+
+def test_a_file_keeps_its_mode_and_may_have_a_long_name(tmp_path):
+    path = tmp_path / ("a" * 255)
+    path.touch(mode=0o600)
+    write_whole(path, b"new")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_child_that_was_forked_meanwhile_holds_no_lock(tmp_path):
+    context = multiprocessing.get_context("fork")
+    with locked(tmp_path):
+        child = context.Process(target=time.sleep, args=(30,))
+        child.start()
+    with locked(tmp_path):
+        child.kill()
+    child.join(20)
 
 
 def test_different_things_in_a_folder_are_held_apart(tmp_path):

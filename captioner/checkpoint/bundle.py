@@ -119,8 +119,11 @@ def _present_transform(description: Mapping[str, Any]) -> Mapping[str, Any]:
     if is_spec(description):
         return description
     args = dict(description)
-    if args.pop("kind", "image") == "image":
+    kind = args.pop("kind", "image")
+    if kind == "image":
         return {"class": "captioner.data.ImageTransform", "args": args}
+    if kind != "text":
+        raise CheckpointError(f"damaged: {kind!r} is no kind of transform")
     tokenizer = {"class": "captioner.tokenizer.Tokenizer", "json": args["tokenizer"]}
     return {"class": "captioner.data.TextTransform", "args": {"tokenizer": tokenizer}}
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -84,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
     model = load_captioner(args, args.text)
     results = model.stream(paths, search, wording, args.batch_size, args.num_best, maps=False)
     interruption: BaseException | None = None
-    with whole_text(args.output, newline="") if args.output else nullcontext(sys.stdout) as output:
+    file = whole_text(args.output, newline="") if args.output else nullcontext(sys.stdout)
+    with ending_by_exception(), file as output:
         write = _writer(args.output, output)
         try:
             with progress_bar("captioning", total, visible=bool(args.output)) as bar:
@@ -100,6 +103,19 @@ def run(args: argparse.Namespace) -> int:
     if interruption is not None:
         raise interruption
     return 1 if num_problems else 0
+
+
+@contextmanager
+def ending_by_exception() -> Iterator[None]:
+    """Where the system asks the process to end (a time limit, say), raise, so that what is done can be kept."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal comes here
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _writer(name: str | None, output: TextIO) -> Callable[[str, Caption], None]:

@@ -47,8 +47,9 @@ def best_distinct(found: Found, num_best: int) -> Found:
     order = found.scores.argsort(dim=1, descending=True, stable=True)
     order = order.gather(1, rank.gather(1, order).argsort(dim=1, stable=True))
     found = chosen(found, order)
-    same = (found.words[:, :, None] == found.words[:, None]).all(dim=-1)  # (B, N, N)
-    same &= found.lengths[:, :, None] == found.lengths[:, None]
+    same = found.lengths[:, :, None] == found.lengths[:, None]  # (B, N, N)
+    for word in found.words.unbind(dim=-1):
+        same &= word[:, :, None] == word[:, None]
     again = same.tril(diagonal=-1).any(dim=-1)  # the same as a better one
     found = found._replace(log_probs=found.log_probs.masked_fill(again, -torch.inf))
     first = (found.log_probs == -torch.inf).int().argsort(dim=1, stable=True)[:, :num_best]

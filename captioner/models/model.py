@@ -19,8 +19,8 @@ class ParameterGroup(NamedTuple):
     Attributes:
         parameters: the parameters.
         pretrained: whether they were trained before; if not, they are new.
-        decayed: whether weight decay is for them: it is not for biases, normalisation and embeddings, where it does no
-            good (tied to the output layer or not).
+        decayed: whether weight decay is for them: for the matrices of layers, not for biases, normalisation, embeddings
+            (tied to the output layer or not) and whatever else is learnt by itself, where it does no good.
     """
 
     parameters: list[nn.Parameter]
@@ -66,9 +66,12 @@ class CaptionModel(nn.Module):
         embeddings = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
         pretrained = set(map(id, self.encoder.pretrained()))
         groups = [ParameterGroup([], *kind) for kind in product((False, True), (True, False))]
-        for parameter in [*self.decoder.parameters(), *self.encoder.parameters()]:
-            if parameter.requires_grad:
-                decayed = parameter.dim() > 1 and id(parameter) not in embeddings
-                kind = (id(parameter) in pretrained, decayed)
-                next(group for group in groups if group[1:] == kind).parameters.append(parameter)
+        seen: set[int] = set()
+        for name, parameter in (*self.decoder.named_parameters(), *self.encoder.named_parameters()):
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            is_matrix = parameter.dim() > 1 and name.rpartition(".")[2].startswith("weight")
+            kind = (id(parameter) in pretrained, is_matrix and id(parameter) not in embeddings)
+            next(group for group in groups if group[1:] == kind).parameters.append(parameter)
         return [group for group in groups if group.parameters]

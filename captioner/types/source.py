@@ -31,7 +31,7 @@ class Opened:
     source_words: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)  # as is a transform, which a config names by its arguments alone
+@dataclass(frozen=True, eq=False, repr=False)  # as is a transform, which a config names by its arguments alone
 class Source(metaclass=ABCMeta):
     """Gives what an encoder takes, or memories that were computed before: of items, and of what a user gives."""
 
@@ -66,7 +66,7 @@ class Source(metaclass=ABCMeta):
         return ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Transform(Source):
     """The source of inputs as they come, kept with a model; its arguments (as of any part) go into the model's file.
 

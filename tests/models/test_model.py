@@ -175,5 +175,6 @@ def test_every_trained_parameter_is_in_one_group():
     assert sum(map(len, groups.values())) == sum(parameter.requires_grad for parameter in model.parameters())
     assert set.union(*groups.values()) == {parameter for parameter in model.parameters() if parameter.requires_grad}
     assert {decoder.embedding.weight, decoder.norm.weight, decoder.output.bias} <= groups["new, not decayed"]
+    assert encoder.marks in groups["new, not decayed"]
     assert {decoder.word_gates.weight, encoder.projections[0].weight, encoder.encoders[1].layer.weight} <= groups["new"]
     assert all(parameter.dim() == 4 for parameter in groups["pretrained"])

@@ -114,3 +114,10 @@ def test_what_is_missing_among_features_is_known_before(made):
     if isinstance(source, CachedFeatures | StoredRegions):
         (problem,) = source.check([*items, broken])
         assert "9" in problem.name
+
+
+def test_sources_are_told_apart(made, tmp_path, draw):
+    source, _, _ = made
+    again = pickle.loads(pickle.dumps(source))
+    assert source == source
+    assert (source == again) == isinstance(source, ImageTransform)  # arguments alone make a transform of photos

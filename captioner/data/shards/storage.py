@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from captioner.data.shards.tar import reason_of
 from captioner.files import locked, remove_abandoned, whole_file
 from captioner.types import ImageError, PackedImage
 
+ABANDONED = 6 * 3600  # seconds since a copy that 0.1.0 was making has grown
 COPY_SUFFIX = ".captioner-copy"  # no other file is removed from a folder of copies
 OPEN_FILES = 16  # of each thread that reads images
 
@@ -118,7 +120,11 @@ class Copies:
 
     def _make_room(self, num_bytes: int) -> None:
         found = []
-        remove_abandoned(Path(self.folder))
+        remove_abandoned(self.folder)
+        for path in Path(self.folder).glob(f"*{COPY_SUFFIX}.part"):  # what version 0.1.0 left aside
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
         for path in Path(self.folder).glob(f"*{COPY_SUFFIX}"):
             with contextlib.suppress(FileNotFoundError):
                 found.append((path.stat().st_mtime_ns, path.stat().st_size, path))

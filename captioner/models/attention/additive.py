@@ -84,8 +84,8 @@ class AdditiveScorer(Attention):
         memory = super().prepare(memory)
         assert memory.keys is not None
         keys = precise(memory.keys)
-        real = memory.mask[..., None].to(keys.dtype)  # (B, L, 1)
-        mean = (keys * real).sum(dim=1) / real.sum(dim=1)  # (B, A)
+        real = memory.mask[..., None]  # (B, L, 1)
+        mean = keys.masked_fill(~real, 0).sum(dim=1) / real.sum(dim=1)  # (B, A)
         return replace(memory, keys=exponential(keys - mean[:, None])).with_note(MEAN_KEY, mean)
 
     def ask(self, query: Tensor, memory: Memory) -> Tensor:

@@ -55,6 +55,10 @@ class WrappedAttention(Attention, ABC):
         """See `Attention.ask`."""
         return self.scorer.ask(query, memory)
 
+    def own_keys(self, own: Tensor, memory: Memory) -> Tensor:
+        """See `Attention.own_keys`."""
+        return self.scorer.own_keys(own, memory)
+
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
         """See `Attention.score`."""
         return self.scorer.score(query, keys)

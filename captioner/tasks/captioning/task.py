@@ -143,8 +143,10 @@ def _built(make: Callable[..., Encoder], transform: Transform) -> Encoder:
     It is one of sentences, or else one of photos whose making has failed: jsonargparse then takes it for a factory, and
     making it again says why.
     """
-    try:
+    if transform.encoder_sizes:
         return make(*transform.encoder_sizes)
+    try:
+        return make()
     except TypeError as error:
         raise ValueError(
             f"the encoder cannot be made from the config alone ({error}); if it is one of sentences, it needs data of "
