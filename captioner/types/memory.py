@@ -137,6 +137,11 @@ class Memory:
             notes={name: change(note) for name, note in self.notes.items()},
         )
 
+    def tensors(self) -> list[Tensor]:
+        """All its tensors but those of its segments."""
+        own = (self.features, self.mask, self.keys, self.values, *self.notes.values())
+        return [tensor for tensor in own if tensor is not None]
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Memory:
         """The same memory on another device."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))

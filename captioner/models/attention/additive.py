@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captioner.models.attention.base import Attention, precise
+from captioner.models.attention.base import Attention, let_vary, precise
 from captioner.models.attention.normalisers import Normaliser
 from captioner.types import Memory
 
@@ -71,7 +71,9 @@ class AdditiveScorer(Attention):
             images, sequences = query.shape[:2]
             query = query.expand(max(images, 2), max(sequences, 2), -1) if 1 in (images, sequences) else query
             keys = keys.expand(2, -1, -1) if images == 1 else keys
-            return compiled(query.contiguous(), keys.contiguous(), energy)[:images, :sequences]
+            query, keys = query.contiguous(), keys.contiguous()
+            let_vary(query, keys)
+            return compiled(query, keys, energy)[:images, :sequences]
 
         self.compare = compare
 

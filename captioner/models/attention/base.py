@@ -174,3 +174,10 @@ def for_products(features: Tensor) -> Tensor:
 def precise(tensor: Tensor) -> Tensor:
     """In single precision at least."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def let_vary(*tensors: Tensor) -> None:
+    """Have the compiler make one code for all of the first two sizes of tensors, even if they equal others at first."""
+    for tensor in tensors:
+        for dim in range(min(2, tensor.dim())):
+            torch._dynamo.maybe_mark_dynamic(tensor, dim)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captioner.models.attention import Attention
+from captioner.models.attention.base import let_vary
 from captioner.types import Attended, Feed, Memory, Reading, State, Step, TeacherForced
 
 
@@ -166,6 +167,8 @@ class RecurrentDecoder(Decoder):
 
     def _advance(self, drive: Tensor, state: State, memory: Memory) -> tuple[Tensor, Attended, State]:
         advance = self.compiled_advance or type(self).advance
+        if self.compiled_advance is not None:
+            let_vary(drive, *state.values(), *memory.tensors())
         hidden, attended, after = advance(self, drive, state, memory)
         return hidden, attended, {**after, "step": state["step"] + 1}
 

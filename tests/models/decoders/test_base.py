@@ -69,7 +69,14 @@ def plain_decoder(request):
     return build(request.param, {})
 
 
-SHRINKING = [LENGTHS, LENGTHS.clamp(max=2), torch.tensor([[5, 0, 0], [1, 0, 0], [0, 0, 0]]), LENGTHS.flip(0, 1)]
+SHRINKING = [  # the captions of a training's batches
+    LENGTHS,
+    LENGTHS.clamp(max=2),
+    torch.tensor([[5, 4, 0]] * 3),
+    torch.tensor([[5, 4, 3], [5, 4, 3], [0, 0, 0]]),
+    torch.tensor([[5, 0, 0], [1, 0, 0], [0, 0, 0]]),
+    LENGTHS.flip(0, 1),
+]
 
 
 def test_the_decoders_are_found():
