@@ -25,6 +25,14 @@ from captioner.types import Kind, Memory, Segment
 
 FEATURE_DIM, VOCAB_SIZE, NUM_LOCATIONS = 6, 13, 5
 LENGTHS = torch.tensor([[6, 4, 1], [4, 3, 0], [2, 2, 2]])  # longest first, as batches come
+SHRINKING = [  # of several batches
+    LENGTHS,
+    LENGTHS.clamp(max=2),
+    torch.tensor([[5, 4, 0]] * 3),
+    torch.tensor([[5, 4, 3], [5, 4, 3], [0, 0, 0]]),
+    torch.tensor([[5, 0, 0], [1, 0, 0], [0, 0, 0]]),
+    LENGTHS.flip(0, 1),
+]
 NUM_WORDS = 6
 additive = functools.partial(AdditiveAttention, attention_dim=7)
 two_heads = functools.partial(MultiHeadAttention, num_heads=2, attention_dim=6)

@@ -14,6 +14,7 @@ from decoder_cases import (
     NUM_LOCATIONS,
     NUM_WORDS,
     OPTIONS,
+    SHRINKING,
     TINY,
     VOCAB_SIZE,
     WITHOUT_SENTINEL,
@@ -67,16 +68,6 @@ def decoder(request):
 def plain_decoder(request):
     """Every decoder once."""
     return build(request.param, {})
-
-
-SHRINKING = [  # the captions of a training's batches
-    LENGTHS,
-    LENGTHS.clamp(max=2),
-    torch.tensor([[5, 4, 0]] * 3),
-    torch.tensor([[5, 4, 3], [5, 4, 3], [0, 0, 0]]),
-    torch.tensor([[5, 0, 0], [1, 0, 0], [0, 0, 0]]),
-    LENGTHS.flip(0, 1),
-]
 
 
 def test_the_decoders_are_found():
