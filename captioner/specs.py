@@ -43,7 +43,7 @@ OLD_MODULES = {
 """Modules of earlier versions whose classes stand in files and configs, and where these classes are now."""
 
 PARTS = (nn.Module, Transform)
-"""What parts are made of that are arguments of parts."""
+"""The kinds of parts that may be arguments of parts."""
 
 OWN = __name__.partition(".")[0]  # this package, whose classes need no trust
 
@@ -151,7 +151,7 @@ def build_part(spec: Mapping[str, Any], kind: type | tuple[type, ...], trust: Se
 
     Args:
         spec: the description; it may come from anywhere, and runs no code but the constructors of parts.
-        kind: what it must be a subclass of; or several, of one of which.
+        kind: what it must be a subclass of; several of which one will do.
         trust: packages beside this one whose classes may be built.
 
     Raises:

@@ -54,8 +54,8 @@ class LossSums:
     def share_of(self, whole: LossSums) -> Tensor:
         """What this batch adds to the total of a larger one.
 
-        All terms are divided by `count` in the end. One that is a mean over something else (over captions, beside a
-        mean over words) is multiplied by how many of the first there are to each of its own, in `whole`.
+        All terms are divided by `count` in the end. A mean over something else (over captions, where `count` counts
+        words) is therefore multiplied by the words that `whole` has for each caption.
 
         Args:
             whole: the sums of the batches of all processes.

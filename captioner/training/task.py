@@ -38,8 +38,8 @@ class Task(pl.LightningModule, ABC):
     Args:
         model: what is trained.
         loss: what is minimised.
-        optimizer: makes the optimiser from parameter groups; its learning rate is that of new parameters; its weight
-            decay is not for biases, normalisation and embeddings.
+        optimizer: makes the optimiser from parameter groups. Its learning rate is for new parameters, its weight decay
+            for the matrices of layers alone, see `ParameterGroup`.
         encoder_lr: the learning rate of pretrained parameters; that of the others if it is None.
         schedule: how learning rates move.
         compile: have torch compile what the decoder runs at every word, see `RecurrentDecoder.compile`; where there is

@@ -41,8 +41,8 @@ class Source(metaclass=ABCMeta):
 
         Args:
             item: what a reader of this kind of items gives.
-            epoch: in training random changes may depend on it,
-            index: and on the item's place in the data set.
+            epoch: of the training; random changes may depend on it, and on the index.
+            index: the item's place in the data set.
 
         Raises:
             InputError: it cannot be had; says which item.

@@ -31,7 +31,7 @@ from captioner.types import Memory
 
 LARGEST = 40.0
 """What q and k are clamped to, so that neither exponential, nor one over it, is infinite or 0 in float32. As tanh is 1
-from 9 on, it changes only sums of opposite signs: where keys of one image lie twice this apart."""
+from 9 on, a score changes only where q and k have opposite signs: it takes keys of an image twice this far apart."""
 
 MEAN_KEY = "mean key"
 """The note of a memory that holds what was taken out of each image's keys, (B, A)."""

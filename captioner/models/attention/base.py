@@ -177,7 +177,7 @@ def precise(tensor: Tensor) -> Tensor:
 
 
 def let_vary(*tensors: Tensor) -> None:
-    """Have the compiler make one code for all of the first two sizes of tensors, even if they equal others at first."""
+    """Have the compiler make code for any first two sizes of tensors, whatever other sizes they happen to equal."""
     for tensor in tensors:
         for dim in range(min(2, tensor.dim())):
             torch._dynamo.maybe_mark_dynamic(tensor, dim)

@@ -71,7 +71,7 @@ class HardAttention(WrappedAttention):
         self.sampling_probability = sampling_probability
 
     def prepare(self, memory: Memory) -> Memory:
-        """See `Attention.prepare`; in training it also draws whether this batch is sampled, unless that is drawn."""
+        """See `Attention.prepare`; in training it also draws, once, whether this batch is sampled."""
         memory = super().prepare(memory)
         if not self.training or SAMPLED in memory.notes:
             return memory

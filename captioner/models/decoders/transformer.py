@@ -144,7 +144,7 @@ class TransformerDecoder(Decoder):
         """See `Decoder.read`."""
         hidden, past, seen = self._run(tokens[..., None], state["step"][..., None], state["past"], memory)
         extras = {name: extra[:, :, 0] for name, extra in seen.extras.items()}
-        attended = Attended(seen.context[:, :, 0], extras["heads"].mean(dim=-2), extras)
+        attended = Attended(seen.context[:, :, 0], None if seen.alpha is None else seen.alpha[:, :, 0], extras)
         return Reading(self.output(hidden[:, :, 0]), attended, {"past": past, "step": state["step"] + 1})
 
     def follow(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:

@@ -35,8 +35,8 @@ class CaptioningTask(Task):
         tokenizer: the data's vocabulary (the command line links it).
         transform: the data's transform of images or sentences (linked as well), kept with the model.
         loss: what is minimised; by default the paper's with the tutorials' scale, see `CaptionLoss`.
-        optimizer: makes the optimiser from parameter groups; its learning rate is that of new parameters; its weight
-            decay is not for biases, normalisation and embeddings.
+        optimizer: makes the optimiser from parameter groups. Its learning rate is for new parameters, its weight decay
+            for the matrices of layers alone, see `ParameterGroup`.
         encoder_lr: the learning rate of the encoder's pretrained parameters; that of the others by default.
         schedule: how learning rates move; constant by default.
         search: of the validation; greedy by default.
