@@ -49,10 +49,15 @@ def draw_maps(
     variants: Sequence[Variant], runs: Path, photo: str, caption: str, output: Path, trust: Sequence[str]
 ) -> None:
     """One row of maps for each variant that was trained and attends, of its first seed."""
+    from PIL import Image
+
     from captioner.data.images import open_image
     from captioner.heatmaps import comparison_figure
     from captioner.predictors import load
 
+    picture_format = Image.registered_extensions().get(output.suffix.lower())
+    if picture_format is None:
+        raise ValueError(f"{output}: a figure's name ends as a picture's: .png, .jpg or .pdf, say")
     rows = []
     for variant in variants:
         checkpoints = sorted((runs / variant.name).glob("seed*/checkpoints/last.ckpt"))
@@ -63,4 +68,4 @@ def draw_maps(
     if not rows:
         raise ValueError(f"{runs}: no variant was trained here that attends")
     with whole_file(output) as file:
-        comparison_figure(open_image(photo), rows).save(file, format="PNG")
+        comparison_figure(open_image(photo), rows).save(file, format=picture_format)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import yaml
+from PIL import Image
 
 from captioner.cli import compare
 from captioner.cli.main import main
@@ -48,7 +49,7 @@ def test_it_trains_evaluates_and_draws(config, tmp_path, draw, capsys, monkeypat
         monkeypatch.setattr(f"captioner.metrics.{module}.find_java", lambda: None)
     draw(0).save(tmp_path / "photo.png")
     arguments = ["compare", str(config), "--only", "alone", "--runs", str(tmp_path / "runs")]
-    figure = ["--figure", str(tmp_path / "f.png"), "--photo", str(tmp_path / "photo.png"), "--caption", "a red circle"]
+    figure = ["--figure", str(tmp_path / "f.jpg"), "--photo", str(tmp_path / "photo.png"), "--caption", "a red circle"]
     assert main([*arguments, *figure, "--set", "data.captions_per_image=1"]) == 0
     folder = tmp_path / "runs" / "tiny" / "alone" / "seed0"
     found = json.loads((folder / "result.json").read_text())
@@ -58,4 +59,9 @@ def test_it_trains_evaluates_and_draws(config, tmp_path, draw, capsys, monkeypat
     assert yaml.safe_load((folder / "config.yaml").read_text())["data"]["captions_per_image"] == 1
     assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 2
     assert "| alone | 1 |" in capsys.readouterr().out
-    assert (tmp_path / "f.png").stat().st_size > 1000
+    assert (tmp_path / "f.jpg").stat().st_size > 1000
+    with Image.open(tmp_path / "f.jpg") as picture:
+        assert picture.format == "JPEG"
+    wrong = ["--figure", str(tmp_path / "f.x"), *figure[2:], "--table-only"]
+    assert main([*arguments, *wrong, "--set", "data.captions_per_image=1"]) == 2
+    assert "ends as a picture's: .png, .jpg or .pdf, say" in capsys.readouterr().err
