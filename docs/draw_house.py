@@ -211,7 +211,11 @@ def ways(edges: Sequence[Edge], floors: Sequence[Sequence[Box]]) -> dict[Edge, l
         if start.y == end.y:
             left = end.x < start.x
             sides = (start.x, end.x + end.width) if left else (start.x + start.width, end.x)
+            between = [box for box in floors[level[room]] if min(sides) < box.x < max(sides)]
             found[room, other] = [(side, start.y + 18) for side in sides]
+            if between:  # over their tops
+                x, x_end = (box.x + box.width / 2 for box in (start, end))
+                found[room, other] = [(x, start.y), (x, start.y - 20), (x_end, end.y - 20), (x_end, end.y)]
             continue
         below = sorted((b for a, b in edges if a == room and boxes[b].y > start.y), key=lambda b: boxes[b].x)
         above = sorted((a for a, b in edges if b == other and boxes[a].y < end.y), key=lambda a: boxes[a].x)
@@ -232,7 +236,7 @@ def ways(edges: Sequence[Edge], floors: Sequence[Sequence[Box]]) -> dict[Edge, l
 
 
 def curve(points: Sequence[tuple[float, float]], is_wrong: bool) -> str:
-    """A line through points, upright at each of them; or a straight one between neighbours."""
+    """A line through points, upright at each of them, or level between two of one height."""
     path = f"M{points[0][0]:.1f},{points[0][1]:.1f}"
     for (x0, y0), (x1, y1) in pairwise(points):
         middle = (y0 + y1) / 2

@@ -157,6 +157,9 @@ def test_no_line_of_the_drawing_goes_behind_a_room():
         for box in (box for floor in floors for box in floor if box.room not in (room, other)):
             for x, y in points:
                 assert not (box.x < x < box.x + box.width and box.y <= y <= box.y + box.height), (room, other, box.room)
+            for (x, y), (x_next, y_next) in pairwise(points):
+                level = y == y_next and box.y <= y <= box.y + box.height
+                assert not (level and min(x, x_next) < box.x < max(x, x_next)), (room, other, box.room)
 
 
 def test_the_drawing_leaves_out_what_follows_from_the_rest():
