@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captioner.decoding.common import all_settled, best_distinct, start_sizes
+from captioner.decoding.common import Lookout, best_distinct, start_sizes
 from captioner.decoding.rules import Rules
 from captioner.types import Found, State, Step
 
@@ -78,6 +78,7 @@ def beam_search(
     )
     finished = unfinished = empty_pool(num_images * num_groups, num_best, rules.max_length, device)
     longest = (rules.max_length + 1) ** length_penalty
+    lookout = Lookout()
     for num_words in range(rules.max_length + 1):
         candidates, state = extend(step, live, rules, beams)
         ended = candidates.log_probs.masked_fill(candidates.words != rules.eos_id, -torch.inf)[:, : beams.size]
@@ -89,7 +90,7 @@ def beam_search(
         stuck = before.log_probs.masked_fill(live.log_probs[:, :1] > -torch.inf, -torch.inf)
         unfinished = keep_best(unfinished, before.tokens[:, :, 1:], stuck, max(1, num_words) ** length_penalty)
         best_to_come = live.log_probs[:, 0] / longest  # (B * G,) log-probabilities only fall, and are negative
-        if all_settled(best_to_come <= finished.scores[:, -1], num_words + 1):
+        if lookout.sees_the_end(best_to_come <= finished.scores[:, -1]):
             break
 
     words = live.tokens[:, :, 1:]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from captioner.types import Found, State
 
-STEPS_BETWEEN_LOOKS = 4
+STEPS_BEHIND = {"cuda": 2}
+"""How many steps after it was asked for an answer is read, by the kind of device; at once where nothing is said."""
+
+STEPS_BETWEEN_LOOKS = {"mps": 4, "xpu": 4}
+"""Where an answer can only be waited for, by the kind of device; elsewhere every step has a look."""
 
 
 def state_sizes(state: State) -> tuple[int, int, torch.device]:
@@ -26,18 +33,45 @@ def start_sizes(state: State) -> tuple[int, torch.device]:
     return num_images, device
 
 
-def all_settled(settled: Tensor, num_steps: int) -> bool:
-    """Whether nothing is left to search for; a later step would change no result.
+class Lookout:
+    """Tells a search when nothing is left to search for; a later step would change no result.
 
-    On an accelerator to look is to wait for it, so there only every few steps has a look.
-
-    Args:
-        settled: bool, any shape.
-        num_steps: steps taken so far.
+    A GPU that is asked must first finish all its work, and stands idle from then until it has been given more. Its
+    answer is therefore fetched beside its work, and read some steps later, when it has long arrived and work for these
+    steps is waiting: a search takes `STEPS_BEHIND` steps more than it needs, and none waits.
     """
-    if settled.device.type != "cpu" and num_steps % STEPS_BETWEEN_LOOKS:
-        return False
-    return bool(settled.all())
+
+    def __init__(self) -> None:
+        self.num_steps = 0
+        self.asked: deque[Callable[[], bool]] = deque()
+
+    def sees_the_end(self, settled: Tensor) -> bool:
+        """Have a look, once after each step.
+
+        Args:
+            settled: bool, any shape; True where nothing is left.
+        """
+        self.num_steps += 1
+        kind = settled.device.type
+        if self.num_steps % STEPS_BETWEEN_LOOKS.get(kind, 1):
+            return False
+        self.asked.append(fetched(settled.all()))
+        return len(self.asked) > STEPS_BEHIND.get(kind, 0) and self.asked.popleft()()
+
+
+def fetched(flag: Tensor) -> Callable[[], bool]:
+    """What reads a flag (a bool scalar) that was sent for; from a GPU it comes without holding it up."""
+    if flag.device.type != "cuda":
+        return lambda: bool(flag)
+    here = torch.empty((), dtype=torch.bool, pin_memory=True)
+    here.copy_(flag, non_blocking=True)
+    arrived = torch.cuda.current_stream(flag.device).record_event()
+
+    def read() -> bool:
+        arrived.synchronize()  # waits for this copy, not for what came after
+        return bool(here)
+
+    return read
 
 
 def best_distinct(found: Found, num_best: int) -> Found:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from captioner.decoding.common import all_settled, state_sizes
+from captioner.decoding.common import Lookout, state_sizes
 from captioner.decoding.rules import Rules
 from captioner.types import Found, State, Step
 
@@ -37,6 +37,7 @@ def roll_out(step: Step, state: State, rules: Rules, choose: Choose) -> Found:
     lengths = torch.zeros_like(tokens[..., 0])
     finished = torch.zeros_like(lengths, dtype=torch.bool)
     stopped = torch.zeros_like(finished)
+    lookout = Lookout()
 
     for num_words in range(rules.max_length + 1):
         logits, state = step(tokens[:, :, -1], state)  # (B, K, V)
@@ -51,7 +52,7 @@ def roll_out(step: Step, state: State, rules: Rules, choose: Choose) -> Found:
         finished = finished | (taken & ends)
         stopped = ~taken | ends
         tokens = torch.cat([tokens, words[..., None]], dim=-1)  # (B, K, 1 + t)
-        if all_settled(stopped, num_words + 1):
+        if lookout.sees_the_end(stopped):
             break
 
     words = tokens[:, :, 1:]

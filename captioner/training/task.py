@@ -44,6 +44,7 @@ class Task(pl.LightningModule, ABC):
         schedule: how learning rates move.
         compile: have torch compile what the decoder runs at every word, see `RecurrentDecoder.compile`; where there is
             no C++ compiler a warning says so, and nothing is compiled.
+        cuda_graphs: on a GPU, launch the decoder's loop over words as one, see `Decoder.use_cuda_graphs`.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Task(pl.LightningModule, ABC):
         encoder_lr: float | None,
         schedule: Schedule,
         compile: bool,
+        cuda_graphs: bool,
     ) -> None:
         super().__init__()
         self.model = model
@@ -62,6 +64,7 @@ class Task(pl.LightningModule, ABC):
         self.encoder_lr = encoder_lr
         self.schedule = schedule
         self.compiles = compile
+        self.uses_cuda_graphs = cuda_graphs
         self.goes_on_undivided = False  # whether the run that is resumed had the groups of 0.1.0
         self.whole: LossSums | None = None  # all processes' batches since the last optimiser step
 
@@ -80,6 +83,8 @@ class Task(pl.LightningModule, ABC):
             warnings.warn(f"nothing is compiled: no C++ compiler ({', '.join(COMPILERS)}) is installed", stacklevel=2)
         elif self.compiles:
             self.model.decoder.compile(dynamic=True)
+        if self.uses_cuda_graphs and self.device.type == "cuda":
+            self.model.decoder.use_cuda_graphs()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's summed loss; `on_before_optimizer_step` divides the gradients by the global count."""

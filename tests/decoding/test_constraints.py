@@ -18,6 +18,7 @@ from captioner.decoding import (
     beam_search,
     roll_out,
 )
+from captioner.decoding.common import Lookout
 
 BOS, EOS = 1, 2
 ALL = 324  # three words: 3 ** 4 prefixes of four words, each going on in four ways
@@ -159,8 +160,7 @@ def test_batched_equals_one_by_one(search, model, make_rules):
 def test_stopping_early_changes_no_result(search, model, make_rules, monkeypatch):
     rules = make_rules(max_length=8, constraints=(RequiredWords(((5,), (6, 4))), NoRepeatedNgrams(2)))
     found = search(model.step, model.init_state(), rules)
-    monkeypatch.setattr("captioner.decoding.beam.all_settled", lambda settled, num_steps: False)
-    monkeypatch.setattr("captioner.decoding.rollout.all_settled", lambda settled, num_steps: False)
+    monkeypatch.setattr(Lookout, "sees_the_end", lambda lookout, settled: False)
     assert search(model.step, model.init_state(), rules) == found
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from captioner.decoding import BeamSearch, DiverseBeamSearch, GreedySearch, Sampling, Search
+from captioner.decoding.common import Lookout
 
 EOS, UNK = 2, 3
 
@@ -87,8 +88,7 @@ def test_a_search_stops_when_all_is_settled(search, model, make_rules):
 def test_stopping_early_changes_no_result(search, model, make_rules, monkeypatch):
     rules = make_rules(max_length=8)
     found = search(model.step, model.init_state(), rules)
-    monkeypatch.setattr("captioner.decoding.beam.all_settled", lambda settled, num_steps: False)
-    monkeypatch.setattr("captioner.decoding.rollout.all_settled", lambda settled, num_steps: False)
+    monkeypatch.setattr(Lookout, "sees_the_end", lambda lookout, settled: False)
     assert search(model.step, model.init_state(), rules) == found
 
 

@@ -131,6 +131,12 @@ def test_compiling_is_asked_for_and_missed_where_there_is_no_compiler(make_data,
     assert asked == ([] if "no" in compilers[0] else [{"dynamic": True}])
 
 
+def test_cuda_graphs_are_for_a_gpu_alone(make_data, tmp_path):
+    task = make_task(make_data(), cuda_graphs=True)
+    make_trainer(tmp_path, fast_dev_run=1).fit(task, make_data())
+    assert task.model.decoder.recorder is None  # here; tests/gpu has the other half
+
+
 def test_a_training_without_end_is_refused(make_data, tmp_path):
     data = make_data()
     with pytest.raises(ValueError, match="set the trainer's max_epochs"):

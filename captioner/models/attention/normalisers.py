@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import entmax
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +35,8 @@ class Sparsemax(Normaliser):
 
     def forward(self, scores: Tensor) -> Tensor:
         """See `Normaliser.forward`."""
+        import entmax
+
         return entmax.sparsemax(scores.to(_precise(scores)), dim=-1)
 
 
@@ -47,6 +48,8 @@ class Entmax15(Normaliser):
 
     def forward(self, scores: Tensor) -> Tensor:
         """See `Normaliser.forward`."""
+        import entmax
+
         return entmax.entmax15(scores.to(_precise(scores)), dim=-1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captioner.models.attention import Attention
 from captioner.models.attention.base import let_vary
+from captioner.models.decoders.recording import STEPS, Recorder, Unrolled
 from captioner.types import Attended, Feed, Memory, Reading, State, Step, TeacherForced
 
 
@@ -47,6 +48,12 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def follow(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
         """What `forward` gives where all given words are read: all at once as far as may be."""
+
+    def use_cuda_graphs(self) -> None:
+        """In training on a GPU, launch what runs at every word as one CUDA graph, compiled or not.
+
+        Where nothing does, as here unless a subclass says otherwise, nothing is launched so.
+        """
 
     def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
         """`read`, as a search needs it: (B, K, V) logits of the next word, and the state after it."""
@@ -117,9 +124,11 @@ class RecurrentDecoder(Decoder):
 
     Attributes:
         compiled_advance: `advance`, compiled; see `compile`.
+        recorder: records the loop over words in training, see `use_cuda_graphs`.
     """
 
     compiled_advance: Callable[..., tuple[Tensor, Attended, State]] | None = None
+    recorder: Recorder | None = None
 
     @abstractmethod
     def embed(self, tokens: Tensor) -> Tensor:
@@ -159,6 +168,13 @@ class RecurrentDecoder(Decoder):
             if isinstance(module, Attention):
                 module.compile(*args, **kwargs)
 
+    def use_cuda_graphs(self) -> None:
+        """See `Decoder.use_cuda_graphs`: a graph for each shape, from its second batch on.
+
+        All rows are then advanced at all steps, whose number is a multiple of `recording.STEPS`.
+        """
+        self.recorder = Recorder()
+
     def read(self, tokens: Tensor, state: State, memory: Memory) -> Reading:
         """See `Decoder.read`."""
         word = self.embed(tokens)  # (B, K, E)
@@ -174,19 +190,32 @@ class RecurrentDecoder(Decoder):
 
     def follow(self, memory: Memory, tokens: Tensor, lengths: Tensor) -> TeacherForced:
         """See `Decoder.follow`."""
+        recorder = self.recorder if self.training and torch.is_grad_enabled() else None
         least = 1 if self.compiled_advance is None else 2  # the compiler makes code of its own for one
-        plan = plan_steps(lengths.cpu(), tokens.shape[2] - 1, least).to(tokens.device)
+        plan = plan_steps(lengths.cpu(), tokens.shape[2] - 1, least if recorder is None else lengths.numel())
+        if recorder is not None:
+            plan = plan.lengthened(STEPS)
+        plan = plan.to(tokens.device)
         words = self.embed(tokens[..., :-1].flatten()[plan.places])  # (N, E)
         drives = plan.spread(self.drive(words))
         state = self.init_state(memory, lengths.shape[1])
-        hiddens, looks = [], []
-        for drive, corner in zip(drives, plan.corners, strict=True):
-            state = {name: cut(value, corner) for name, value in state.items()}
-            hidden, attended, state = self._advance(drive, state, memory.first(corner[0]))
-            hiddens.append(hidden)
-            looks.append(attended)
+        if recorder is None:
+            hiddens, looks = self._unroll(drives, state, memory)
+        else:
+            hiddens, looks = recorder.unroll(self._unroll, drives, state, memory, self)
         readout = Readout(words, plan.gather(hiddens), plan.gather([look.context for look in looks]))
         return plan.answer(self.predict(readout), looks, memory)
+
+    def _unroll(self, drives: Sequence[Tensor], state: State, memory: Memory) -> Unrolled:
+        """The loop over words: each step advances the corner that its drive is of."""
+        hiddens, looks = [], []
+        for drive in drives:
+            rows, columns = drive.shape[:2]
+            state = {name: cut(value, (rows, columns)) for name, value in state.items()}
+            hidden, attended, state = self._advance(drive, state, memory.first(rows))
+            hiddens.append(hidden)
+            looks.append(attended)
+        return Unrolled(hiddens, looks)
 
 
 Corner = tuple[int, int]
@@ -216,11 +245,13 @@ class Steps:
     computed: Tensor
 
     def to(self, device: torch.device) -> Steps:
-        """The same on another device."""
-        mask, places, computed = (
-            tensor.to(device, non_blocking=True) for tensor in (self.mask, self.places, self.computed)
-        )
+        """The same on another device, which is not waited for."""
+        mask, places, computed = (sent(tensor, device) for tensor in (self.mask, self.places, self.computed))
         return Steps(mask, self.corners, places, computed)
+
+    def lengthened(self, multiple: int) -> Steps:
+        """The same with steps at the end in which no word is real, up to a multiple of steps."""
+        return replace(self, corners=[*self.corners, *self.corners[-1:] * (-len(self.corners) % multiple)])
 
     def spread(self, values: Tensor) -> list[Tensor]:
         """Each step's corner (rows, columns, G) of real words' values (N, G); zeros where no word is real."""
@@ -271,6 +302,11 @@ def plan_steps(lengths: Tensor, num_words: int, least: int = 1) -> Steps:
         places=(image * lengths.shape[1] + sequence) * num_words + step,
         computed=before[step] + image * columns[step] + sequence,
     )
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on another device; from page-locked memory a GPU fetches it by itself."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def _last(active: Tensor, least: int) -> Tensor:

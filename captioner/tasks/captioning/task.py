@@ -45,6 +45,7 @@ class CaptioningTask(Task):
             encoder when it is to be fine-tuned; its vocabulary must be the data's.
         compile: have torch compile what the decoder runs at every word, see `RecurrentDecoder.compile`; where there is
             no C++ compiler a warning says so, and nothing is compiled.
+        cuda_graphs: on a GPU, launch the decoder's loop over words as one, see `Decoder.use_cuda_graphs`.
 
     Raises:
         ValueError: `init_from` holds another model or another vocabulary, or the encoder needs a source vocabulary
@@ -65,13 +66,16 @@ class CaptioningTask(Task):
         max_length: int = 30,
         init_from: str | None = None,
         compile: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         if not isinstance(encoder, Encoder):
             encoder = _built(encoder, transform)
         model = CaptionModel(encoder, decoder(encoder.feature_dim, tokenizer.vocab_size))
         if init_from is not None:
             _start_from(init_from, model, tokenizer, transform)
-        super().__init__(model, loss or CaptionLoss(), optimizer, encoder_lr, schedule or Constant(), compile)
+        super().__init__(
+            model, loss or CaptionLoss(), optimizer, encoder_lr, schedule or Constant(), compile, cuda_graphs
+        )
         self.tokenizer = tokenizer
         self.transform = transform
         self.search = search or GreedySearch()
