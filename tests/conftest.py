@@ -9,6 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for models as small as these more threads
 
 def pytest_addoption(parser):
     parser.addoption("--seed", type=int, default=0, help="shift all of torch's seeds by this; no test may depend on it")
+    parser.addoption("--rehearse", action="store_true", help="run tests of a GPU on the CPU, as far as they go there")
 
 
 def pytest_configure(config):

@@ -192,13 +192,6 @@ def test_half_precision_says_the_same_nearly(model, bundle, draw):
         Captioner(bundle, "cpu", precision="fp16")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu(model_file, model, draw):
-    photos = [draw(seed) for seed in range(5)]
-    on_gpu = load(model_file, "cuda").caption(photos)
-    assert [caption.text for caption in on_gpu] == [caption.text for caption in model.caption(photos)]
-
-
 def test_load(model_file, model, draw, tmp_path):
     loaded = captioner.load(model_file, "cpu")
     same(*loaded.caption(draw(2)), *model.caption(draw(2)))

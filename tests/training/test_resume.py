@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -10,29 +9,11 @@ from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
-from torch import nn
+from resume_cases import BATCHES, EPOCHS, SETTINGS, train
 
-from captioner.data import Augmentation, ImageTransform
-from captioner.data.readers import SyntheticShapes
 from captioner.files import whole_file
-from captioner.models import Encoder, ShowAttendTell
-from captioner.tasks.captioning import CaptionData, CaptioningTask
-from captioner.tokenizer import WordLevel
-from captioner.training import AtomicCheckpointIO, ExactResume, WarmupCosine
-from captioner.types import Memory
+from captioner.training import AtomicCheckpointIO
 
-EPOCHS = 3
-BATCHES = 5  # of an epoch
-
-SETTINGS = {
-    "plain": {},
-    "without workers": {"workers": 0},
-    "averaged weights": {"ema": True, "workers": 0},
-    "accumulation and validation in mid-epoch": {"accumulate": 2, "val_check_interval": 3, "workers": 0},
-    "early stopping": {"patience": 1, "min_delta": 9.0, "workers": 0},
-}
 KILLS = {  # hook, epoch, batch: where the runs of a setting are killed, each of which goes on from the one before
     "plain": [
         ("on_train_batch_start", 1, 3),
@@ -57,18 +38,6 @@ KILLS = {  # hook, epoch, batch: where the runs of a setting are killed, each of
     ],
     "early stopping": [("on_train_batch_end", 1, 4), ("on_train_end", 0, 0)],
 }
-
-
-class TinyEncoder(Encoder):
-    """Four cells a picture, with dropout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.feature_dim = 12
-        self.network = nn.Sequential(nn.Conv2d(3, 12, 16, 16), nn.BatchNorm2d(12), nn.Dropout(0.3))
-
-    def forward(self, pixels):
-        return Memory.from_grid(self.network(pixels / 255))
 
 
 class Killer(pl.Callback):
@@ -101,86 +70,14 @@ class KilledWhileWriting(AtomicCheckpointIO):
         super().save_checkpoint(checkpoint, path, storage_options)
 
 
-class Noise(pl.Callback):
-    """Draws random numbers where they must not matter."""
-
-    def on_validation_start(self, trainer, pl_module) -> None:
-        torch.rand(7)
-
-    def on_fit_start(self, trainer, pl_module) -> None:
-        torch.rand(int.from_bytes(os.urandom(1), "big") + 1)
+def killed_by(kill) -> dict:
+    """What ends a run of `train` as one of `KILLS` says."""
+    if kill is None:
+        return {}
+    return {"plugin": KilledWhileWriting(kill[2])} if kill[0] == "writing" else {"first": Killer(*kill)}
 
 
-def train(folder: Path, setting: str, kill=None, resume: bool = False) -> dict:
-    """One run; what it ends with."""
-    options = {"ema": False, "accumulate": 1, "val_check_interval": 1.0, "patience": 9, "min_delta": 0.0, "workers": 2}
-    options |= SETTINGS[setting]
-    pl.seed_everything(0 if not resume else 1, verbose=False)  # a resumed run goes on with its own seed
-    data = CaptionData(
-        SyntheticShapes(folder.parent / "shapes", num_train=38, num_dev=8, size=32),
-        ImageTransform(32),
-        WordLevel(min_count=1),
-        Augmentation(),
-        batch_size=8,
-        eval_batch_size=4,
-        captions_per_image=2,
-        num_workers=options["workers"],
-    )
-    torch.manual_seed(0)
-    task = CaptioningTask(
-        TinyEncoder(),
-        lambda feature_dim, vocab_size: ShowAttendTell(feature_dim, vocab_size, embed_dim=8, hidden_dim=8),
-        data.tokenizer,
-        data.transform,
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
-        schedule=WarmupCosine(warmup_steps=4),
-        max_length=8,
-    )
-    best = ModelCheckpoint(folder, filename="best", monitor="val/nll", enable_version_counter=False)
-    stopping = EarlyStopping("val/nll", patience=options["patience"], min_delta=options["min_delta"])
-    callbacks = [stopping, best, Noise(), ExactResume(folder, every_n_steps=1)]
-    if options["ema"]:
-        callbacks.insert(0, EMAWeightAveraging(decay=0.8))
-    plugin = AtomicCheckpointIO()
-    if kill is not None and kill[0] == "writing":
-        plugin = KilledWhileWriting(kill[2])
-    elif kill is not None:
-        callbacks.insert(0, Killer(*kill))
-    trainer = pl.Trainer(
-        default_root_dir=folder,
-        max_epochs=EPOCHS,
-        callbacks=callbacks,
-        plugins=[plugin],
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        accumulate_grad_batches=options["accumulate"],
-        val_check_interval=options["val_check_interval"],
-    )
-    trainer.fit(task, data, ckpt_path=folder / "last.ckpt" if resume and (folder / "last.ckpt").exists() else None)
-    state = torch.load(folder / "last.ckpt", weights_only=True)
-    return {
-        "weights": digest(task.state_dict()),
-        "saved": digest(state["state_dict"]),
-        "optimiser": digest(
-            {str(key): value["exp_avg"] for key, value in state["optimizer_states"][0]["state"].items()}
-        ),
-        "schedule": state["lr_schedulers"][0]["last_epoch"],
-        "epochs": trainer.current_epoch,
-        "steps": trainer.global_step,
-        "best": float(best.best_model_score),
-        "waited": stopping.wait_count,
-    }
-
-
-def digest(tensors: dict) -> str:
-    """A fingerprint of every bit."""
-    joined = b"".join(name.encode() + tensor.numpy().tobytes() for name, tensor in sorted(tensors.items()))
-    return hashlib.sha256(joined).hexdigest()[:16]
-
-
-def run(folder: Path, *args) -> dict:
+def run(folder: Path, setting: str, kill=None, resume: bool = False) -> dict:
     """`train` in a process of its own; its result, or the signal that ended it."""
     folder.mkdir(exist_ok=True)
     result = folder / "result.json"
@@ -188,7 +85,7 @@ def run(folder: Path, *args) -> dict:
     child = os.fork()
     if child == 0:
         try:
-            result.write_text(json.dumps(train(folder, *args)))
+            result.write_text(json.dumps(train(folder, setting, resume, **killed_by(kill))))
         except BaseException:
             import traceback
 
