@@ -25,6 +25,7 @@ class Side:
         run: does the work of a round, given the round's number.
         units: how many captions (images, ...) a round's work is.
         num_kinds: how many rounds differ in their work, before it repeats; 1 where all are alike.
+        warm_ups: how many rounds go before those that count.
         counted: does a round's work uncompiled, for its arithmetic to be counted; None where nothing is to count.
         counted_share: how much of the work `counted` does.
         dtype: what its products are computed in, "float32" or "bfloat16".
@@ -36,6 +37,7 @@ class Side:
     run: Callable[[int], Any]
     units: Callable[[int], int]
     num_kinds: int = 1
+    warm_ups: int = 1
     counted: Callable[[int], Any] | None = None
     counted_share: float = 1.0
     dtype: str = "float32"
@@ -55,6 +57,7 @@ class Timing:
         flops: of each round's products; none where nothing was counted.
         traffic: bytes that each round's operations read and write, each by itself; none for a compiled side.
         dtype: what products are computed in.
+        peak_bytes: of a GPU's memory in a round, less what was in use before it; None on a CPU.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Timing:
     flops: list[float] = field(default_factory=list)
     traffic: list[float] = field(default_factory=list)
     dtype: str = "float32"
+    peak_bytes: int | None = None
 
     @property
     def rates(self) -> list[float]:
@@ -86,7 +90,13 @@ def timed(work: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def interleave(sides: Sequence[Side], rounds: int, device: torch.device, say: Callable[[str], None]) -> list[Timing]:
+def interleave(
+    sides: Sequence[Side],
+    rounds: int,
+    device: torch.device,
+    say: Callable[[str], None],
+    deadline: float = math.inf,
+) -> list[Timing]:
     """Measure sides in turn, round by round, so that what else the machine does falls on all alike.
 
     Args:
@@ -94,9 +104,18 @@ def interleave(sides: Sequence[Side], rounds: int, device: torch.device, say: Ca
         rounds: how many count.
         device: where they compute.
         say: is told what is going on.
+        deadline: when to end, by `time.monotonic`: optional sides that have not begun are left out, and rounds but the
+            first. Counting work comes after it.
     """
-    measured = [(side, timing) for side in sides if (timing := _warm_up(side, device, say)) is not None]
+    measured = []
+    for side in sides:
+        if side.optional and time.monotonic() > deadline:
+            say(f"  {side.name}: left out, there is no time for it")
+        elif (timing := _warm_up(side, device, say)) is not None:
+            measured.append((side, timing))
     for number in range(rounds):
+        if number and time.monotonic() > deadline:
+            break
         for side, timing in measured:
             timing.seconds.append(timed(partial(side.run, number), device))
             timing.units.append(side.units(number))
@@ -105,7 +124,7 @@ def interleave(sides: Sequence[Side], rounds: int, device: torch.device, say: Ca
     for side, timing in measured:
         if side.counted is not None:
             kinds = [count_work(side.counted, number) for number in range(min(rounds, side.num_kinds))]
-            work = [kinds[number % len(kinds)] for number in range(rounds)]
+            work = [kinds[number % len(kinds)] for number in range(len(timing.seconds))]
             timing.flops = [flops / side.counted_share for flops, _ in work]
             timing.traffic = [] if side.compiled else [traffic / side.counted_share for _, traffic in work]
     return [timing for _, timing in measured]
@@ -115,15 +134,24 @@ def _warm_up(side: Side, device: torch.device, say: Callable[[str], None]) -> Ti
     """A timing to be filled; None where an optional side cannot run."""
     try:
         first = timed(partial(side.run, 0), device)
-        for number in range(1, side.num_kinds if side.compiled else 1):
+        for number in range(1, side.warm_ups):
             side.run(number)
+        peak = _peak_of(side, device) if device.type == "cuda" else None
     except Exception as error:
         if not side.optional:
             raise
         say(f"  {side.name}: cannot run ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})")
         return None
     say(f"  {side.name}: ready, the first time took {first:.1f} s")
-    return Timing(side.name, first_seconds=first, dtype=side.dtype)
+    return Timing(side.name, first_seconds=first, dtype=side.dtype, peak_bytes=peak)
+
+
+def _peak_of(side: Side, device: torch.device) -> int:
+    """Bytes of a GPU's memory that a round takes at its most, beside what is in use anyway."""
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    side.run(0)
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 class _Traffic(TorchDispatchMode):

@@ -1,6 +1,6 @@
-"""The peak memory of a case, each side in a fresh process.
+"""The peak memory of a case on a CPU, each side in a fresh process.
 
-    python -m benchmarks.memory decoder_step 0 cpu full 2
+    python -m benchmarks.memory decoder_step 0 full 2
 
 prints the name of a case's side, by its number, and its peak in bytes, less what was resident before: what the work
 makes and, of the decoder's training step, the features that it is given (the textbook's are a row per caption).
@@ -36,6 +36,7 @@ from benchmarks.training import (
 )
 from benchmarks.workload import QUICK, Sizes, make_features, training_batches
 
+CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = (TUTORIALS, OURS_EAGER, DEFAULT, OURS_COMPILED)  # of the decoder's step; the first three of the live one
 TITLES = {
@@ -52,13 +53,13 @@ def is_compiled(case: str, number: int) -> bool:
     return case in ("decoder_step", "train_step") and FORMATS[number].compiled
 
 
-def peak_memory(case: str, number: int, device: torch.device, quick: bool, threads: int) -> tuple[str, float]:
+def peak_memory(case: str, number: int, quick: bool, threads: int) -> tuple[str, float]:
     """The name of a side, and MB of its peak, measured in a process of its own.
 
     Raises:
         RuntimeError: it failed.
     """
-    arguments = [case, str(number), str(device), "quick" if quick else "full", str(threads)]
+    arguments = [case, str(number), "quick" if quick else "full", str(threads)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -68,52 +69,49 @@ def peak_memory(case: str, number: int, device: torch.device, quick: bool, threa
     return name, float(num_bytes) / 1e6
 
 
-def measure_step(how: Format, device: torch.device, sizes: Sizes) -> int:
+def measure_step(how: Format, sizes: Sizes) -> int:
     """Bytes of a decoder step's peak: of the second one, as the first compiles, and makes Adam's moments."""
-    step = OurStep(sizes, device, how) if how.is_ours else TextbookStep(sizes, device, how)
-    batch = next(training_batches(sizes)).to(device)
+    step = OurStep(sizes, CPU, how) if how.is_ours else TextbookStep(sizes, CPU, how)
+    batch = next(training_batches(sizes))
     for is_last in (False, True):
         step.optimizer.zero_grad()
-        before = _start(device)
-        features = make_features(sizes).to(device)
+        before = _start()
+        features = make_features(sizes)
         given = features if how.is_ours else per_caption(features, sizes)
         del features
         step(given, batch)
         if is_last:
-            return _peak(device) - before
+            return _peak() - before
         del given
     raise AssertionError("unreachable")
 
 
-def measure_side(side: Side, device: torch.device) -> int:
+def measure_side(side: Side) -> int:
     """Bytes of the peak of a round's work, after one that warms up."""
     side.run(0)
-    before = _start(device)
+    before = _start()
     side.run(0)
-    return _peak(device) - before
+    return _peak() - before
 
 
-def find_side(case: str, number: int, device: torch.device, sizes: Sizes, folder: Path) -> Side:
+def find_side(case: str, number: int, sizes: Sizes, folder: Path) -> Side:
     """A case's side by its number."""
     if case == "train_step":
-        return TrainingWork(sizes, device, num_batches=1, live=True).side(FORMATS[number])
-    sides = captioning(sizes, device, folder) if case == "captioning" else feature_extraction(sizes, device)
+        return TrainingWork(sizes, CPU, num_batches=1, live=True).side(FORMATS[number])
+    sides = captioning(sizes, CPU, folder) if case == "captioning" else feature_extraction(sizes, CPU)
     return sides[number]
 
 
-def _start(device: torch.device) -> int:
+def _start() -> int:
     """Bytes in use now; from here on the peak is watched."""
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
     ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system, so that it is not counted as in use
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     return _status("VmRSS")
 
 
-def _peak(device: torch.device) -> int:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
+def _peak() -> int:
+    return _status("VmHWM")
 
 
 def _status(name: str) -> int:
@@ -125,16 +123,16 @@ def _status(name: str) -> int:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure one side."""
-    case, number, name, size, threads = arguments
+    case, number, size, threads = arguments
     torch.set_num_threads(int(threads))
-    device, sizes = torch.device(name), QUICK if size == "quick" else Sizes()
+    sizes = QUICK if size == "quick" else Sizes()
     if case == "decoder_step":
         how = FORMATS[int(number)]
-        print(how.name, measure_step(how, device, sizes), sep="\t")
+        print(how.name, measure_step(how, sizes), sep="\t")
         return
     with tempfile.TemporaryDirectory() as folder:
-        side = find_side(case, int(number), device, sizes, Path(folder))
-        print(side.name, measure_side(side, device), sep="\t")
+        side = find_side(case, int(number), sizes, Path(folder))
+        print(side.name, measure_side(side), sep="\t")
 
 
 if __name__ == "__main__":

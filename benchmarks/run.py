@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from math import inf
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,17 @@ from benchmarks.measure import Side, interleave
 from benchmarks.memory import NUM_SIDES, TITLES, is_compiled, peak_memory
 from benchmarks.table import Row, headline, rows_of, rows_of_samples, table
 from benchmarks.training import (
+    COMPILED_GRAPHS,
     DEFAULT,
     FOR_INFORMATION,
+    GRAPHS,
     OURS_COMPILED,
     OURS_EAGER,
     TUTORIALS,
     Format,
     TrainingWork,
 )
-from benchmarks.workload import QUICK, Sizes
+from benchmarks.workload import Sizes, sizes_for
 from captioner.cli.allocator import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
@@ -51,6 +54,7 @@ class Bench:
         compiled: whether compiled sides take part.
         rates: what the machine attains.
         folder: for photos.
+        deadline: when to end, see `interleave`.
     """
 
     sizes: Sizes
@@ -61,15 +65,17 @@ class Bench:
     compiled: bool
     rates: dict[str, float]
     folder: Path
+    deadline: float = inf
 
     def timed(self, title: str, unit: str, sides: Sequence[Side], most: int | None = None) -> list[Row]:
         """Time a case, in `most` rounds at most."""
         rounds = min(self.rounds, most or self.rounds)
-        return rows_of(title, unit, interleave(sides, rounds, self.device, say), self.rates)
+        return rows_of(title, unit, interleave(sides, rounds, self.device, say, self.deadline), self.rates)
 
     def formats(self, *formats: Format) -> list[Format]:
         """Those of these that take part."""
-        return [how for how in formats if self.compiled or not how.compiled]
+        on_gpu = self.device.type == "cuda"
+        return [how for how in formats if (self.compiled or not how.compiled) and (on_gpu or not how.graphs)]
 
 
 def say(text: str) -> None:
@@ -81,7 +87,7 @@ def decoder_step(bench: Bench) -> list[Row]:
     """The decoder's training step: features given, no gradient to them."""
     work = TrainingWork(bench.sizes, bench.device, NUM_BATCHES)
     sides = [work.side(how) for how in bench.formats(TUTORIALS, OURS_EAGER, OURS_COMPILED, DEFAULT)]
-    sides += [work.side(how, optional=True) for how in bench.formats(*FOR_INFORMATION)]
+    sides += [work.side(how, optional=True) for how in bench.formats(COMPILED_GRAPHS, GRAPHS, *FOR_INFORMATION)]
     return bench.timed("Decoder training step", "captions/s", sides)
 
 
@@ -89,24 +95,37 @@ def train_step(bench: Bench) -> list[Row]:
     """The whole training step with a live, frozen CNN."""
     work = TrainingWork(bench.sizes, bench.device, num_batches=1, live=True)
     sides = [work.side(how) for how in bench.formats(TUTORIALS, OURS_EAGER, Format(True, bf16=True), DEFAULT)]
+    sides += [work.side(how, optional=True) for how in bench.formats(COMPILED_GRAPHS)]
     return bench.timed(f"Training step, frozen {bench.sizes.network}", "captions/s", sides, LIVE_ROUNDS)
 
 
 def finetune_step(bench: Bench) -> list[Row]:
-    """The whole training step, the CNN trained as well: on a GPU alone, where it fits."""
+    """The whole training step, the CNN trained as well: on a GPU alone, where it fits, or with small sizes."""
     title = f"Training step, fine-tuned {bench.sizes.network}"
-    if bench.device.type != "cuda":
+    if bench.device.type != "cuda" and not bench.quick:
         return [Row(title, "on a GPU", "captions/s", None, [])]
     work = TrainingWork(bench.sizes, bench.device, num_batches=1, live=True, fine_tuned=True)
     sides = [work.side(how) for how in bench.formats(TUTORIALS, OURS_EAGER, DEFAULT)]
+    sides += [work.side(how, optional=True) for how in bench.formats(COMPILED_GRAPHS)]
     return bench.timed(title, "captions/s", sides, LIVE_ROUNDS)
 
 
 def caption(bench: Bench) -> list[Row]:
-    """Photos in files to captions."""
+    """Photos in files to captions; on a GPU, which waits for files, also photos that are in memory."""
     sides = captioning.captioning(bench.sizes, bench.device, bench.folder)
     title = f"Captioning {bench.sizes.num_photos} photos, beam {bench.sizes.beam_size}"
-    return bench.timed(title, "images/s", sides)
+    rows = bench.timed(title, "images/s", sides)
+    beam_sizes = (1, 3, 5) if bench.device.type == "cuda" else (3,) if bench.quick else ()
+    for beam_size in beam_sizes:
+        sides = captioning.from_memory(bench.sizes, bench.device, beam_size)
+        rows += bench.timed(f"Captioning photos in memory, beam {beam_size}", "images/s", sides, LIVE_ROUNDS)
+    return rows
+
+
+def bulk(bench: Bench) -> list[Row]:
+    """The command on a folder of photos, from its start to the file of captions."""
+    sides = captioning.command(bench.sizes, bench.device, bench.folder)
+    return bench.timed(f"`captioner caption`, {bench.sizes.num_in_bulk} photos", "images/s", sides, LIVE_ROUNDS)
 
 
 def features(bench: Bench) -> list[Row]:
@@ -127,13 +146,15 @@ def loader(bench: Bench) -> list[Row]:
 
 
 def memory(bench: Bench) -> list[Row]:
-    """The peak memory of each case."""
+    """The peak memory of each case; on a GPU its rows have it."""
+    if bench.device.type == "cuda":
+        return []
     rows = []
     for case, num_sides in NUM_SIDES.items():
         samples = {}
         for number in range(num_sides):
             if bench.compiled or not is_compiled(case, number):
-                name, peak = peak_memory(case, number, bench.device, bench.quick, bench.threads)
+                name, peak = peak_memory(case, number, bench.quick, bench.threads)
                 samples[name] = [peak]
                 say(f"  {case}, {name}: {peak:,.0f} MB")
         rows += rows_of_samples(f"Peak memory, {TITLES[case]}", "MB", samples, compared=True)
@@ -152,6 +173,7 @@ CASES: dict[str, Callable[[Bench], list[Row]]] = {
     "train_step": train_step,
     "finetune_step": finetune_step,
     "captioning": caption,
+    "bulk": bulk,
     "features": features,
     "loader": loader,
     "startup": start_up,
@@ -164,7 +186,7 @@ def run(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32 on both sides
     device = torch.device(args.device)
-    sizes = QUICK if args.quick else Sizes()
+    sizes = sizes_for(device, args.quick)
     results: dict[str, Any] = {
         "machine": machine.describe(device, args.threads),
         "attainable": machine.attainable(device, args.quick),

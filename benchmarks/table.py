@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.measure import Timing
 
 HEADINGS = ("", "per second", "ratio", "of rounds", "first time", "GFLOP/s", "arithmetic", "traffic")
+ON_A_GPU = "peak memory"  # a column more
 NOT_MEASURED = "not measured"
 
 
@@ -31,6 +32,7 @@ class Row:
         arithmetic: the share of the time that products take at the machine's attainable rate.
         traffic: the share of the time that reading and writing every operation's tensors takes at its attainable
             rate; above 1 where caches save much of it. None where operations are fused.
+        peak_bytes: what a round takes of a GPU's memory at its most; None on a CPU.
     """
 
     case: str
@@ -45,6 +47,7 @@ class Row:
     flops_per_second: float | None = None
     arithmetic: float | None = None
     traffic: float | None = None
+    peak_bytes: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -77,6 +80,7 @@ def rows_of(case: str, unit: str, timings: Sequence[Timing], rates: Mapping[str,
                 _median_rate(timing.flops, timing.seconds),
                 _share(_median_rate(timing.flops, timing.seconds), rates[timing.dtype]),
                 _share(_median_rate(timing.traffic, timing.seconds), rates["copy"]),
+                timing.peak_bytes,
             )
         )
     return rows
@@ -124,21 +128,23 @@ def headline(machine: Mapping[str, Any], rates: Mapping[str, float]) -> str:
 
 def table(rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> str:
     """The table of all rows, as their JSON has them: plain, or in Markdown."""
+    peaks = any(row.get("peak_bytes") is not None for row in rows)
+    headings = (*HEADINGS, ON_A_GPU) if peaks else HEADINGS
     cells: list[tuple[str, ...]] = []
     case = None
     for row in rows:
         if row["case"] != case:
             case = row["case"]
             title = f"**{case}**" if markdown else case
-            cells.append((title, *[""] * (len(HEADINGS) - 1)))
-        cells.append(_cells(row))
+            cells.append((title, *[""] * (len(headings) - 1)))
+        cells.append(_cells(row)[: len(headings)])
     if markdown:
-        lines = [HEADINGS, ("---", *["---:"] * (len(HEADINGS) - 1)), *cells]
+        lines = [headings, ("---", *["---:"] * (len(headings) - 1)), *cells]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    widths = [max(len(line[column]) for line in [HEADINGS, *cells]) for column in range(len(HEADINGS))]
+    widths = [max(len(line[column]) for line in [headings, *cells]) for column in range(len(headings))]
     widths[0] = max(len(line[0]) + 2 for line in cells if any(line[1:]))
     text = []
-    for line in [HEADINGS, *cells]:
+    for line in [headings, *cells]:
         indent = "  " if any(line[1:]) else ""
         columns = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
         text.append("  ".join([(indent + line[0]).ljust(widths[0]), *columns]).rstrip())
@@ -156,6 +162,7 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         "" if row["flops_per_second"] is None else f"{row['flops_per_second'] / 1e9:,.0f}",
         "" if row["arithmetic"] is None else f"{row['arithmetic']:.0%}",
         "" if row["traffic"] is None else f"{row['traffic']:.0%}",
+        "" if row.get("peak_bytes") is None else f"{row['peak_bytes'] / 1e6:,.0f} MB",
     )
 
 

@@ -37,21 +37,25 @@ class Format:
         is_ours: ours, or the textbook.
         bf16: whether products are in bf16, by autocast, as `precision: bf16-mixed` has them; otherwise fp32.
         compiled: whether the decoder is compiled (of the textbook, its step: the loop around it is Python's).
+        graphs: whether its loop over words is a CUDA graph.
     """
 
     is_ours: bool
     bf16: bool = False
     compiled: bool = False
+    graphs: bool = False
 
     @property
     def name(self) -> str:
         """As tables have it."""
         number_format = "bf16" if self.bf16 else "fp32"
-        return f"{'ours' if self.is_ours else 'textbook'}, {'compiled' if self.compiled else 'eager'} {number_format}"
+        how = ("compiled" if self.compiled else "eager") + (" graphs" if self.graphs else "")
+        return f"{'ours' if self.is_ours else 'textbook'}, {how} {number_format}"
 
 
 TUTORIALS, OURS_EAGER, OURS_COMPILED = Format(False), Format(True), Format(True, compiled=True)
 DEFAULT = Format(True, bf16=True, compiled=True)
+GRAPHS, COMPILED_GRAPHS = Format(True, True, graphs=True), Format(True, True, compiled=True, graphs=True)
 FOR_INFORMATION = (
     Format(True, bf16=True),
     Format(False, bf16=True),
@@ -83,6 +87,8 @@ class OurStep:
         self.optimizer = Adam(self.trained, LEARNING_RATE)
         if how.compiled:
             self.decoder.compile(dynamic=True)  # as the task does
+        if how.graphs:
+            self.decoder.use_cuda_graphs()
 
     def __call__(self, source: Tensor, batch: TrainingBatch) -> Tensor:
         """One step on features (B, L, D), or pixels (B, 3, S, S); returns the loss before it, a mean."""
@@ -183,7 +189,8 @@ class TrainingWork:
             run=step,
             units=lambda number: self.batches[number % len(self.batches)].num_captions,
             num_kinds=len(self.batches),
-            counted=self.step(replace(how, compiled=False)) if how.compiled else step,
+            warm_ups=(2 if how.graphs else 1) * len(self.batches) if how.compiled or how.graphs else 1,
+            counted=self.step(replace(how, compiled=False, graphs=False)) if how.compiled or how.graphs else step,
             dtype="bfloat16" if how.bf16 else "float32",
             compiled=how.compiled,
             optional=optional,

@@ -40,6 +40,8 @@ class Sizes:
         fine_tuned_from: where its trained part begins, where it is fine-tuned.
         pixels: S, the side of what CNNs look at.
         num_photos: to caption, to load, to extract features of.
+        batch_sizes: photos that are captioned at a time, where they lie in memory.
+        num_in_bulk: to caption by the command.
         beam_size: of the search.
         large_photo: width and height of a photo as cameras take them.
     """
@@ -54,9 +56,13 @@ class Sizes:
     fine_tuned_from: str = "layer2"
     pixels: int = 224
     num_photos: int = 64
+    batch_sizes: tuple[int, ...] = (1, 32, 256)
+    num_in_bulk: int = 256
     beam_size: int = 5
     large_photo: tuple[int, int] = (3000, 2250)
 
+
+ON_A_GPU = Sizes(num_in_bulk=2048)
 
 QUICK = Sizes(
     num_images=4,
@@ -69,9 +75,16 @@ QUICK = Sizes(
     fine_tuned_from="blocks.1",
     pixels=64,
     num_photos=4,
+    batch_sizes=(1, 4),
+    num_in_bulk=4,
     large_photo=(1000, 750),
 )
 """Sizes to try things with; their ratios mean nothing."""
+
+
+def sizes_for(device: torch.device, quick: bool) -> Sizes:
+    """The sizes to measure a device with."""
+    return QUICK if quick else ON_A_GPU if device.type == "cuda" else Sizes()
 
 
 @dataclass(frozen=True)

@@ -14,5 +14,5 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Import the fixtures, and torch with them, where tests run: not in the process that only hands them out."""
-    if hasattr(config, "workerinput") or not config.option.numprocesses:
+    if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
         config.pluginmanager.import_plugin("shared_fixtures")

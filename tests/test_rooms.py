@@ -221,7 +221,7 @@ WITHOUT_TESTS = {  # tested with what they serve
 def test_each_test_file_is_of_a_module():
     for path in TESTS.rglob("test_*.py"):
         name = path.relative_to(TESTS).as_posix()
-        if not name.startswith(("whole/", "benchmarks/")) and path != Path(__file__):
+        if not name.startswith(("whole/", "benchmarks/", "gpu/")) and path != Path(__file__):
             folder, _, file = name.rpartition("/")
             module = f"{folder}/{file.removeprefix('test_')}".lstrip("/")
             assert module in MODULES, f"{name} tests no module of that name"

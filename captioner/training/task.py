@@ -107,9 +107,8 @@ class Task(pl.LightningModule, ABC):
         """
         assert self.whole is not None
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / self.whole.count.clamp(min=1)
-        for parameter in self.model.parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(scale)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        torch._foreach_mul_(gradients, scale)  # one launch on a GPU
         self.loss.learn(self.whole)
         self.whole = None
 

@@ -15,6 +15,8 @@ SEARCHES = {"greedy": GreedySearch(), "beam 3": BeamSearch(3), "beam 5": BeamSea
 def photos(request):
     """The free photos of scikit-image where it is there, and drawn ones."""
     drawn = [request.getfixturevalue("draw")(seed, 300, 200) for seed in range(4)]
+    if request.getfixturevalue("device").type == "cpu":
+        return drawn[:2]
     try:
         from skimage import data
     except ImportError:
@@ -53,4 +55,4 @@ def test_bfloat16_finds_captions_nearly_as_likely(on_gpu, device, photos):
     for photo in (photos[0], photos[-1]):
         [caption] = on_gpu.caption(photo)
         near = half.look(photo, caption.text)
-        assert near.log_prob == pytest.approx(caption.log_prob, abs=0.05 * (1 + len(caption.words)))
+        assert near.log_prob == pytest.approx(caption.log_prob, abs=0.1 * (1 + len(caption.words)))
