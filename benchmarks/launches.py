@@ -10,8 +10,8 @@ backward.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
@@ -85,6 +85,16 @@ def two_kernels(query: Tensor, keys: Tensor, grad: Tensor) -> tuple[Tensor, Tens
     return torch.zeros_like(query), torch.zeros_like(keys), query.sum(dim=(0, 1))
 
 
+@contextmanager
+def scores_as_kernels() -> Iterator[None]:
+    """Scores are made by so many operations, and in as much memory, as Triton's kernels make them."""
+    with (
+        mock.patch.object(additive, "weighted_sums", one_kernel),
+        mock.patch.object(additive, "slope_sums", two_kernels),
+    ):
+        yield
+
+
 def count_launches(sizes: Sizes) -> Launches:
     """Count, for captions that are all of one length, and for longer ones: the difference is the loop's."""
     short, long = _count(sizes, SHORT), _count(sizes, LONG)
@@ -112,9 +122,7 @@ def _count(sizes: Sizes, num_words: int) -> tuple[int, int, int]:
         torch._foreach_mul_(gradients, (CLIP / (norm + 1e-6)).clamp(max=1))
         optimizer.step()
 
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(additive, "weighted_sums", one_kernel))
-        stack.enter_context(mock.patch.object(additive, "slope_sums", two_kernels))
+    with scores_as_kernels():
         return _counted(forward), _counted(lambda: loss[0].backward()), _counted(step)
 
 
