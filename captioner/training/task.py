@@ -55,7 +55,7 @@ class Task(pl.LightningModule, ABC):
         encoder_lr: float | None,
         schedule: Schedule,
         compile: bool,
-        cuda_graphs: bool,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
