@@ -45,8 +45,10 @@ class Alive(TorchDispatchMode):
         given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in given | self.known:
-                self._add(leaf.untyped_storage())
+            if isinstance(leaf, Tensor):
+                storage = leaf.untyped_storage()
+                if storage._cdata not in given and storage._cdata not in self.known:
+                    self._add(storage)
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
