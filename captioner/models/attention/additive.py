@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captioner.models.attention.base import Attention, let_vary, precise
+from captioner.models.attention.base import AUTOCAST, Attention, let_vary, precise
 from captioner.models.attention.normalisers import Normaliser
 from captioner.types import Memory
 
@@ -134,7 +134,7 @@ def additive_scores(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
         (B, K, L), in the number format of the keys.
     """
     device = keys.device.type
-    precisely = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    precisely = torch.autocast(device, enabled=False) if device in AUTOCAST else nullcontext()
     with precisely:
         return _AdditiveScores.apply(query, keys, energy.to(keys.dtype))
 

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from captioner.models.attention.normalisers import Normaliser, Softmax
 from captioner.types import Attended, Kind, Memory
 
+AUTOCAST = frozenset(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
+"""Kinds of devices that have autocast; asked for here, as the compiler of some versions of torch cannot."""
+
 NOT_PREPARED = "the memory has no keys of this attention: call the decoder's prepare(memory) first"
 
 
@@ -165,10 +168,14 @@ class Attention(nn.Module, ABC):
 
 def for_products(features: Tensor) -> Tensor:
     """Features in the number format that matrix products run in: bfloat16 under autocast, say."""
-    device = features.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return features.to(torch.get_autocast_dtype(device))
-    return features
+    number_format = autocast_format(features.device)
+    return features if number_format is None else features.to(number_format)
+
+
+def autocast_format(device: torch.device) -> torch.dtype | None:
+    """What autocast has a device's products in; None where it is off."""
+    kind = device.type
+    return torch.get_autocast_dtype(kind) if kind in AUTOCAST and torch.is_autocast_enabled(kind) else None
 
 
 def precise(tensor: Tensor) -> Tensor:

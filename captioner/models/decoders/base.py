@@ -223,9 +223,9 @@ Corner = tuple[int, int]
 
 
 def cut(values: Tensor, corner: Corner) -> Tensor:
-    """The corner (rows, columns, ...) of values (B, K, ...)."""
+    """The corner (rows, columns, ...) of values (B, K, ...): no view, for which the compiler makes code of its own."""
     rows, columns = corner
-    return values[:rows, :columns].contiguous()
+    return (values if values.shape[:2] == corner else values[:rows, :columns]).contiguous()
 
 
 @dataclass(frozen=True)

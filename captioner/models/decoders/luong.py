@@ -95,7 +95,7 @@ class LuongDecoder(LSTMDecoder):
         after = {"hidden": hidden, "cell": cell}
         if self.input_feeding:
             after["fed"] = combined
-        return combined, attended._replace(context=combined[..., :0]), after
+        return combined, Attended(combined[..., :0], attended.alpha, attended.extras), after
 
     def predict(self, readout: Readout) -> Tensor:
         """See `RecurrentDecoder.predict`."""

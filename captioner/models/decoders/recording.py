@@ -16,6 +16,7 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
+from captioner.models.attention.base import autocast_format
 from captioner.types import Attended, Memory, State
 
 STEPS = 4
@@ -73,17 +74,20 @@ class Recorder:
             memory: the prepared memory.
             weights: what holds the parameters that the loop reads.
         """
-        if self.has_failed or self.pending() is not None or not drives[0].requires_grad:
+        if self.has_failed or not drives[0].requires_grad:
             return loop(drives, state, memory)
-        given = [torch.stack(tuple(drives)), *state.values(), *_tensors(memory)]
+        stacked = torch.stack(tuple(drives))  # recorded or not: the compiler makes code for views of one kind
+        if self.pending() is not None:
+            return loop(stacked.unbind(), state, memory)
+        given = [stacked, *state.values(), *_tensors(memory)]
         trained = [weight for weight in weights.parameters() if weight.requires_grad]
-        shape = (*map(_format, given), _number_format(given[0].device), *(weight.data_ptr() for weight in trained))
+        shape = (*map(_format, given), autocast_format(given[0].device), *(weight.data_ptr() for weight in trained))
         if shape in self.seen and shape not in self.recordings and len(self.recordings) < MOST:
             self._record(shape, _Work(loop, tuple(state), memory), given, trained)
         self.seen.add(shape)
         recording = self.recordings.get(shape)
         if recording is None:
-            return loop(drives, state, memory)
+            return loop(stacked.unbind(), state, memory)
         return recording.work.read(_Replay.apply(self, recording, *given, *recording.weights))
 
     def _record(self, shape: Hashable, work: _Work, given: Sequence[Tensor], trained: Sequence[Tensor]) -> None:
@@ -282,10 +286,3 @@ def _copy(tensor: Tensor) -> Tensor:
 def _format(tensor: Tensor) -> Hashable:
     """All of a tensor but its values."""
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.requires_grad
-
-
-def _number_format(device: torch.device) -> torch.dtype | None:
-    """What autocast has products in; None without."""
-    kind = device.type
-    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.get_autocast_dtype(kind) if enabled else None

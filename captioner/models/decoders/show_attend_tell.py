@@ -121,7 +121,7 @@ class ShowAttendTell(LSTMDecoder):
         gates = drive + self.recurrent_gates(torch.cat((gated, state["hidden"].to(gated.dtype)), dim=-1))  # (B, K, 4H)
         hidden, cell = lstm_cell(gates, state["cell"])
         seen = gated if self.gated_output else context
-        return hidden, attended._replace(context=seen), {"hidden": hidden, "cell": cell}
+        return hidden, Attended(seen, attended.alpha, attended.extras), {"hidden": hidden, "cell": cell}
 
     def predict(self, readout: Readout) -> Tensor:
         """See `RecurrentDecoder.predict`."""

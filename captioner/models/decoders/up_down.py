@@ -116,7 +116,7 @@ class UpDown(LSTMDecoder):
             "telling_hidden": telling,
             "telling_cell": telling_cell,
         }
-        return telling, attended._replace(context=telling[..., :0]), after
+        return telling, Attended(telling[..., :0], attended.alpha, attended.extras), after
 
     def predict(self, readout: Readout) -> Tensor:
         """See `RecurrentDecoder.predict`."""
