@@ -31,10 +31,11 @@ class Outcomes:
         self.is_late = False
 
     def pytest_collection_modifyitems(self, config: Any, items: list[Any]) -> None:
-        """Leave out what has passed."""
+        """Leave out what has passed; what is compiled, which takes longest, comes last."""
         passed = [item for item in items if self.states.get(_name(item.nodeid)) == "passed"]
         config.hook.pytest_deselected(items=passed)
-        items[:] = [item for item in items if item not in passed]
+        left = [item for item in items if item not in passed]
+        items[:] = sorted(left, key=lambda item: "compiled" in item.nodeid)
 
     def pytest_runtest_setup(self, item: Any) -> None:
         """End where time is over."""

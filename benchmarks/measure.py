@@ -30,6 +30,7 @@ class Side:
         counted_share: how much of the work `counted` does.
         dtype: what its products are computed in, "float32" or "bfloat16".
         compiled: whether operations are fused, so that counting them one by one says nothing of memory traffic.
+        set_aside: whether it works in memory that is set aside for it, so that a round's peak says nothing.
         optional: whether it may fail; it is left out then, with its reason told.
     """
 
@@ -42,6 +43,7 @@ class Side:
     counted_share: float = 1.0
     dtype: str = "float32"
     compiled: bool = False
+    set_aside: bool = False
     optional: bool = False
 
 
@@ -136,7 +138,7 @@ def _warm_up(side: Side, device: torch.device, say: Callable[[str], None]) -> Ti
         first = timed(partial(side.run, 0), device)
         for number in range(1, side.warm_ups):
             side.run(number)
-        peak = _peak_of(side, device) if device.type == "cuda" else None
+        peak = _peak_of(side, device) if device.type == "cuda" and not side.set_aside else None
     except Exception as error:
         if not side.optional:
             raise

@@ -193,5 +193,6 @@ class TrainingWork:
             counted=self.step(replace(how, compiled=False, graphs=False)) if how.compiled or how.graphs else step,
             dtype="bfloat16" if how.bf16 else "float32",
             compiled=how.compiled,
+            set_aside=how.graphs,
             optional=optional,
         )

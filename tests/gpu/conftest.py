@@ -44,6 +44,14 @@ def _exact():
     torch.backends.cudnn.allow_tf32 = before
 
 
+@pytest.fixture(autouse=True)
+def _compiled_anew(request):
+    """The compiler gives up on a function that it has compiled for many models."""
+    yield
+    if "compiled" in request.node.name:
+        torch._dynamo.reset()
+
+
 @pytest.fixture
 def no_waiting(device):
     """Has whatever makes the host wait for the GPU raise an error."""

@@ -131,8 +131,10 @@ def test_every_decoder_s_loop_can_be_recorded(cuda, cls):
             assert_near(found[1], found[0], 1e-3)
 
 
-@pytest.mark.parametrize("how", ["launched", "graphs", "compiled", "compiled graphs"])
-@pytest.mark.parametrize("fine_tuned", [False, True], ids=["frozen", "fine-tuned"])
+@pytest.mark.parametrize(
+    ("how", "fine_tuned"),
+    [("launched", False), ("launched", True), ("graphs", False), ("compiled", False), ("compiled graphs", True)],
+)
 def test_a_training_step_does_not_wait(device, no_waiting, how, fine_tuned):
     """From a pinned batch to moved weights, in bf16, once all is warm."""
     encoder = GridEncoder(

@@ -34,8 +34,16 @@ def _no_scores(monkeypatch):
         monkeypatch.setattr("captioner.tasks.captioning.task.quick_score", lambda *captions: scores)
 
 
-@pytest.mark.parametrize("how", ["launched", "graphs", "compiled", "compiled graphs"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    ("how", "precision"),
+    [
+        ("launched", "32-true"),
+        ("launched", "bf16-mixed"),
+        ("graphs", "bf16-mixed"),
+        ("compiled", "bf16-mixed"),
+        ("compiled graphs", "bf16-mixed"),
+    ],
+)
 def test_cut_off_and_resumed_equals_whole(device, tmp_path, how, precision):
     if device.type == "cpu" and (how, precision) != ("launched", "32-true"):
         pytest.skip("needs a GPU")
