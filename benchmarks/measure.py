@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ class Side:
         num_kinds: how many rounds differ in their work, before it repeats; 1 where all are alike.
         warm_ups: how many rounds go before those that count.
         counted: does a round's work uncompiled, for its arithmetic to be counted; None where nothing is to count.
+        check: raises where the side does not do its work in the way that its name says, once it has warmed up.
         counted_share: how much of the work `counted` does.
         dtype: what its products are computed in, "float32" or "bfloat16".
         compiled: whether operations are fused, so that counting them one by one says nothing of memory traffic.
@@ -40,6 +42,7 @@ class Side:
     num_kinds: int = 1
     warm_ups: int = 1
     counted: Callable[[int], Any] | None = None
+    check: Callable[[], None] | None = None
     counted_share: float = 1.0
     dtype: str = "float32"
     compiled: bool = False
@@ -98,7 +101,7 @@ def interleave(
     device: torch.device,
     say: Callable[[str], None],
     deadline: float = math.inf,
-) -> list[Timing]:
+) -> list[tuple[Side, Timing]]:
     """Measure sides in turn, round by round, so that what else the machine does falls on all alike.
 
     Args:
@@ -107,7 +110,10 @@ def interleave(
         device: where they compute.
         say: is told what is going on.
         deadline: when to end, by `time.monotonic`: optional sides that have not begun are left out, and rounds but the
-            first. Counting work comes after it.
+            first.
+
+    Returns:
+        The sides that were measured.
     """
     measured = []
     for side in sides:
@@ -118,34 +124,57 @@ def interleave(
     for number in range(rounds):
         if number and time.monotonic() > deadline:
             break
-        for side, timing in measured:
-            timing.seconds.append(timed(partial(side.run, number), device))
-            timing.units.append(side.units(number))
+        measured = [(side, timing) for side, timing in measured if _goes_on(side, timing, number, device, say)]
         rates = ", ".join(f"{timing.rates[-1]:.3g}" for _, timing in measured)
         say(f"  round {number + 1} of {rounds}: {rates} per second")
+    return measured
+
+
+def count(measured: Sequence[tuple[Side, Timing]], deadline: float = math.inf) -> None:
+    """Count the arithmetic and the traffic of the rounds, as far as there is time for it."""
     for side, timing in measured:
-        if side.counted is not None:
+        if side.counted is not None and time.monotonic() < deadline:
+            rounds = len(timing.seconds)
             kinds = [count_work(side.counted, number) for number in range(min(rounds, side.num_kinds))]
-            work = [kinds[number % len(kinds)] for number in range(len(timing.seconds))]
+            work = [kinds[number % len(kinds)] for number in range(rounds)]
             timing.flops = [flops / side.counted_share for flops, _ in work]
             timing.traffic = [] if side.compiled else [traffic / side.counted_share for _, traffic in work]
-    return [timing for _, timing in measured]
+
+
+def _goes_on(side: Side, timing: Timing, number: int, device: torch.device, say: Callable[[str], None]) -> bool:
+    """Whether a side has done a round; an optional one that fails is left out."""
+    with _leaving_out(side, say) as went_well:
+        timing.seconds.append(timed(partial(side.run, number), device))
+        timing.units.append(side.units(number))
+    return went_well()
+
+
+@contextmanager
+def _leaving_out(side: Side, say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Has an optional side that fails told why; gives what tells whether it went well."""
+    failed: list[Exception] = []
+    try:
+        yield lambda: not failed
+    except Exception as error:
+        if not side.optional:
+            raise
+        failed.append(error)
+        reason = (str(error).splitlines() or [""])[0]
+        say(f"  {side.name}: cannot run ({type(error).__name__}: {reason})")
 
 
 def _warm_up(side: Side, device: torch.device, say: Callable[[str], None]) -> Timing | None:
     """A timing to be filled; None where an optional side cannot run."""
-    try:
+    with _leaving_out(side, say):
         first = timed(partial(side.run, 0), device)
         for number in range(1, side.warm_ups):
             side.run(number)
+        if side.check is not None:
+            side.check()
         peak = _peak_of(side, device) if device.type == "cuda" and not side.set_aside else None
-    except Exception as error:
-        if not side.optional:
-            raise
-        say(f"  {side.name}: cannot run ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})")
-        return None
-    say(f"  {side.name}: ready, the first time took {first:.1f} s")
-    return Timing(side.name, first_seconds=first, dtype=side.dtype, peak_bytes=peak)
+        say(f"  {side.name}: ready, the first time took {first:.1f} s")
+        return Timing(side.name, first_seconds=first, dtype=side.dtype, peak_bytes=peak)
+    return None
 
 
 def _peak_of(side: Side, device: torch.device) -> int:

@@ -192,7 +192,6 @@ def make_trainer(device: torch.device, folder: Path, callbacks: list[pl.Callback
         accelerator="gpu" if on_gpu else "cpu",
         devices=1,
         precision="bf16-mixed" if on_gpu else "32-true",
-        benchmark=on_gpu,
         gradient_clip_val=CLIP,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],

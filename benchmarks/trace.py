@@ -12,9 +12,11 @@ import argparse
 import gzip
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from benchmarks.measure import synchronise, timed
 from benchmarks.training import COMPILED_GRAPHS, DEFAULT, GRAPHS, OURS_EAGER, Format, TrainingWork
 from benchmarks.workload import Sizes, sizes_for
 
-ON_A_GPU = (Format(True, bf16=True), DEFAULT, GRAPHS, COMPILED_GRAPHS)
+ON_A_GPU = (Format(True, bf16=True), GRAPHS, DEFAULT, COMPILED_GRAPHS)  # what is compiled takes longest
 STEPS = {"cuda": 4, "cpu": 1}  # that are traced, each of another batch
 LAUNCHES = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cudaMemcpy", "cudaMemset")
 
@@ -61,9 +63,10 @@ def trace_step(work: TrainingWork, how: Format, device: torch.device, output: Pa
         device: where.
         output: where Chrome's trace is to be written, gzipped, for https://ui.perfetto.dev.
     """
-    step, num_steps = work.step(how), STEPS[device.type]
+    (step, check), num_steps = work.step(how), STEPS[device.type]
     for number in range(2 * num_steps):  # a loop is recorded as a CUDA graph when its shape comes the second time
         step(number)
+    check()
     seconds = timed(lambda: [step(number) for number in range(num_steps)], device) / num_steps
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as profiler:
@@ -77,7 +80,7 @@ def trace_step(work: TrainingWork, how: Format, device: torch.device, output: Pa
             output.write_bytes(gzip.compress(plain.read_bytes()))
     events = list(profiler.events() or ())
     on_host = [event for event in events if event.device_type == DeviceType.CPU]
-    on_device = [event for event in events if event.device_type == DeviceType.CUDA]
+    on_device = [event for event in events if event.device_type == DeviceType.CUDA and not event.is_user_annotation]
     if device.type != "cuda":
         on_device = [event for event in on_host if event.cpu_parent is None]
     spans = [(event.time_range.start, event.time_range.end) for event in on_device]
@@ -107,11 +110,31 @@ def busy_share(spans: Sequence[tuple[float, float]]) -> float:
     return busy / (until - first) if until > first else 0.0
 
 
-def trace(device: torch.device, sizes: Sizes, output: Path | None = None) -> list[Traced]:
-    """Trace the decoder's training step in the formats that there are on a device; the file is of the last one."""
+def trace(
+    device: torch.device,
+    sizes: Sizes,
+    output: Path | None = None,
+    deadline: float = inf,
+    keep: Callable[[list[Traced]], None] = lambda traced: None,
+) -> list[Traced]:
+    """Trace the decoder's training step in the formats that there are on a device.
+
+    Args:
+        device: where.
+        sizes: how large.
+        output: where the trace of the last format is to be written.
+        deadline: no format but the first is begun after it, by `time.monotonic`.
+        keep: is given what was traced, after each format.
+    """
     formats = ON_A_GPU if device.type == "cuda" else (OURS_EAGER,)
     work = TrainingWork(sizes, device, num_batches=STEPS[device.type])
-    return [trace_step(work, how, device, output if how is formats[-1] else None) for how in formats]
+    traced: list[Traced] = []
+    for how in formats:
+        if traced and time.monotonic() > deadline:
+            break
+        traced.append(trace_step(work, how, device, output))
+        keep(traced)
+    return traced
 
 
 def table(traced: Sequence[dict[str, Any]]) -> str:

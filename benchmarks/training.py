@@ -105,6 +105,12 @@ class OurStep:
         self.optimizer.step()
         return sums.mean.detach()
 
+    def check(self) -> None:
+        """Raise where the loop was to be a CUDA graph and is none."""
+        recorder = self.decoder.recorder
+        if self.how.graphs and (recorder is None or recorder.has_failed or not recorder.recordings):
+            raise RuntimeError("the loop over words was not recorded")
+
 
 class TextbookStep:
     """The same by the textbook, a row for each caption.
@@ -138,6 +144,9 @@ class TextbookStep:
         nn.utils.clip_grad_norm_(self.trained, CLIP)
         self.optimizer.step()
         return loss.detach()
+
+    def check(self) -> None:
+        """It does what its name says."""
 
 
 def _trained(decoder: nn.Module, encoder: nn.Module | None) -> list[nn.Parameter]:
@@ -173,24 +182,26 @@ class TrainingWork:
         self.source = source.to(device)
         self.source_of_captions = per_caption(self.source, sizes)
 
-    def step(self, how: Format) -> Callable[[int], Tensor]:
-        """What does the work of a round, given its number."""
+    def step(self, how: Format) -> tuple[Callable[[int], Tensor], Callable[[], None]]:
+        """What does the work of a round, given its number; and what raises unless it does so as the format says."""
         encoder = make_encoder(self.sizes, self.trainable_from) if self.live else None
         make: type[OurStep] | type[TextbookStep] = OurStep if how.is_ours else TextbookStep
         step = make(self.sizes, self.device, how, encoder)
         source = self.source if how.is_ours else self.source_of_captions
-        return lambda number: step(source, self.batches[number % len(self.batches)])
+        return lambda number: step(source, self.batches[number % len(self.batches)]), step.check
 
     def side(self, how: Format, optional: bool = False) -> Side:
         """The same, to be measured."""
-        step = self.step(how)
+        step, check = self.step(how)
+        plain = self.step(replace(how, compiled=False, graphs=False))[0] if how.compiled or how.graphs else step
         return Side(
             how.name,
             run=step,
             units=lambda number: self.batches[number % len(self.batches)].num_captions,
             num_kinds=len(self.batches),
             warm_ups=(2 if how.graphs else 1) * len(self.batches) if how.compiled or how.graphs else 1,
-            counted=self.step(replace(how, compiled=False, graphs=False)) if how.compiled or how.graphs else step,
+            counted=plain,
+            check=check,
             dtype="bfloat16" if how.bf16 else "float32",
             compiled=how.compiled,
             set_aside=how.graphs,

@@ -62,7 +62,7 @@ class Sizes:
     large_photo: tuple[int, int] = (3000, 2250)
 
 
-ON_A_GPU = Sizes(num_in_bulk=2048)
+ON_A_GPU = Sizes(num_in_bulk=512)
 
 QUICK = Sizes(
     num_images=4,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
 class AveragedWeights(WeightAveraging):
@@ -12,7 +14,8 @@ class AveragedWeights(WeightAveraging):
 
     Unlike Lightning's `EMAWeightAveraging`, it leaves what is not trained as it is, bit for bit: that formula rounds
     even the average of equal numbers, and a frozen encoder whose weights have moved is not the one that a feature
-    cache or a package holds. All parameters of a kind are averaged in one launch of a GPU.
+    cache or a package holds. And the average lies where the model trains, where it is made by one operation for all
+    parameters of a number format, for which nothing waits.
 
     Args:
         decay: the average's share of itself at every optimiser step.
@@ -20,7 +23,40 @@ class AveragedWeights(WeightAveraging):
 
     def __init__(self, decay: float = 0.998) -> None:
         self.decay = decay
-        super().__init__(use_buffers=False, multi_avg_fn=self._average)  # buffers: the latest ones
+        super().__init__(use_buffers=False)  # the latest ones
 
-    def _average(self, averages: list[Tensor], weights: list[Tensor], num_averaged: Tensor) -> None:
-        torch._foreach_lerp_(averages, weights, 1 - self.decay)  # average + (1 - decay) (weight - average)
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the average, when a training begins; its device is not known yet."""
+        if stage == "fit":
+            self._average_model = _Average(pl_module, self.decay)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Move the average to the model's device."""
+        assert self._average_model is not None
+        self._average_model.module.to(pl_module.device)
+
+
+class _Average(AveragedModel):
+    """An average, whose counter stays in the host's memory."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take the weights of a step in."""
+        averages: list[Tensor] = [*self.module.parameters()]
+        weights: list[Tensor] = [*model.parameters()]
+        if self.n_averaged == 0:
+            torch._foreach_copy_(averages, weights)
+        else:
+            torch._foreach_lerp_(averages, weights, 1 - self.decay)  # average + (1 - decay) (weight - average)
+        for numbers in {buffer.dtype for buffer in model.buffers()}:
+            torch._foreach_copy_(_of(numbers, self.module), _of(numbers, model))
+        self.n_averaged += 1
+
+
+def _of(numbers: torch.dtype, model: nn.Module) -> list[Tensor]:
+    """The buffers of a number format."""
+    return [buffer for buffer in model.buffers() if buffer.dtype == numbers]

@@ -124,7 +124,7 @@ def test_results_of_another_gpu_are_not_mixed(session, monkeypatch):
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(tmp_path, capsys, options, message, monkeypatch):
-    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(gpu, "is_a_gpu_there", lambda: False)
     assert main(["--output", str(tmp_path / "new"), *options]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.captioning import require_equal
-from benchmarks.measure import Side, Timing, count_work, interleave
+from benchmarks.measure import Side, Timing, count, count_work, interleave
 from benchmarks.run import CASES, main
 from benchmarks.table import rows_of, rows_of_samples, table
 from benchmarks.workload import Sizes, training_batches
@@ -55,22 +55,54 @@ def test_an_unknown_case_is_refused(capsys):
 def test_sides_take_turns():
     order = []
     sides = [Side(name, lambda number, name=name: order.append((name, number)), lambda number: 1) for name in "ab"]
-    timings = interleave(sides, 2, CPU, ignore)
+    timings = [timing for _, timing in interleave(sides, 2, CPU, ignore)]
     assert order == [("a", 0), ("b", 0), ("a", 0), ("b", 0), ("a", 1), ("b", 1)]  # the first of each warms up
     assert [len(timing.seconds) for timing in timings] == [2, 2]
 
 
+def fail(number: int) -> None:
+    raise RuntimeError("no compiler")
+
+
 def test_an_optional_side_that_fails_is_left_out_and_told():
-    def fail(number: int) -> None:
-        raise RuntimeError("no compiler")
+    """At once, or in a round."""
+    told: list[str] = []
+    calls: list[int] = []
+
+    def fail_later(number: int) -> None:
+        calls.append(number)
+        if len(calls) > 1:
+            fail(number)
+
+    works = Side("works", lambda number: None, lambda number: 1)
+    for work in (fail, fail_later):
+        measured = interleave([works, Side("fails", work, lambda number: 1, optional=True)], 1, CPU, told.append)
+        assert [side.name for side, _ in measured] == ["works"]
+    assert sum("no compiler" in line for line in told) == 2
+    with pytest.raises(RuntimeError, match="no compiler"):
+        interleave([Side("fails", fail, lambda number: 1)], 1, CPU, ignore)
+
+
+def test_after_the_deadline_what_is_optional_is_left_out_and_a_round_is_enough():
+    told: list[str] = []
+    must, may = (Side(name, lambda number: None, lambda number: 1, optional=name == "b", counted=fail) for name in "ab")
+    measured = interleave([must, may], 3, CPU, told.append, deadline=0.0)
+    assert [(side.name, len(timing.seconds)) for side, timing in measured] == [("a", 1)]
+    assert any("b: left out" in line for line in told)
+    count(measured, deadline=0.0)
+    assert not measured[0][1].flops
+
+
+def test_a_side_that_is_not_what_its_name_says_is_left_out():
+    def check() -> None:
+        raise RuntimeError("not recorded")
 
     told: list[str] = []
     works = Side("works", lambda number: None, lambda number: 1)
-    timings = interleave([works, Side("fails", fail, lambda number: 1, optional=True)], 1, CPU, told.append)
-    assert [timing.name for timing in timings] == ["works"]
-    assert any("no compiler" in line for line in told)
-    with pytest.raises(RuntimeError, match="no compiler"):
-        interleave([Side("fails", fail, lambda number: 1)], 1, CPU, ignore)
+    other = Side("graphs", works.run, works.units, check=check, optional=True)
+    measured = interleave([works, other], 1, CPU, told.append)
+    assert [side.name for side, _ in measured] == ["works"]
+    assert any("graphs: cannot run (RuntimeError: not recorded)" in line for line in told)
 
 
 def test_arithmetic_and_traffic_are_counted():

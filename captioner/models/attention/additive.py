@@ -16,7 +16,6 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captioner.models.attention.base import AUTOCAST, Attention, let_vary, precise
+from captioner.models.attention.base import Attention, let_vary, precise, without_autocast
 from captioner.models.attention.normalisers import Normaliser
 from captioner.types import Memory
 
@@ -133,9 +132,7 @@ def additive_scores(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
     Returns:
         (B, K, L), in the number format of the keys.
     """
-    device = keys.device.type
-    precisely = torch.autocast(device, enabled=False) if device in AUTOCAST else nullcontext()
-    with precisely:
+    with without_autocast(keys.device):
         return _AdditiveScores.apply(query, keys, energy.to(keys.dtype))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -176,6 +177,11 @@ def autocast_format(device: torch.device) -> torch.dtype | None:
     """What autocast has a device's products in; None where it is off."""
     kind = device.type
     return torch.get_autocast_dtype(kind) if kind in AUTOCAST and torch.is_autocast_enabled(kind) else None
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """In here products are in the number formats of what is multiplied."""
+    return torch.autocast(device.type, enabled=False) if device.type in AUTOCAST else nullcontext()
 
 
 def precise(tensor: Tensor) -> Tensor:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from captioner.models.attention.base import autocast_format
+from captioner.models.attention.base import autocast_format, without_autocast
 from captioner.types import Attended, Memory, State
 
 STEPS = 4
@@ -80,26 +82,30 @@ class Recorder:
         if self.pending() is not None:
             return loop(stacked.unbind(), state, memory)
         given = [stacked, *state.values(), *_tensors(memory)]
-        trained = [weight for weight in weights.parameters() if weight.requires_grad]
-        shape = (*map(_format, given), autocast_format(given[0].device), *(weight.data_ptr() for weight in trained))
+        places = (weight.data_ptr() for weight in weights.parameters() if weight.requires_grad)
+        shape = (*map(_format, given), autocast_format(given[0].device), *places)
         if shape in self.seen and shape not in self.recordings and len(self.recordings) < MOST:
-            self._record(shape, _Work(loop, tuple(state), memory), given, trained)
+            self._record(shape, _Work(loop, tuple(state), memory, weights), given)
         self.seen.add(shape)
         recording = self.recordings.get(shape)
         if recording is None:
             return loop(stacked.unbind(), state, memory)
         return recording.work.read(_Replay.apply(self, recording, *given, *recording.weights))
 
-    def _record(self, shape: Hashable, work: _Work, given: Sequence[Tensor], trained: Sequence[Tensor]) -> None:
+    def _record(self, shape: Hashable, work: _Work, given: Sequence[Tensor]) -> None:
         inputs = [self.inputs.setdefault((place, _format(like)), _copy(like)) for place, like in enumerate(given)]
         try:
-            self.recordings[shape] = Recording(self, work, inputs, trained)
+            self.recordings[shape] = Recording(self, work, inputs)
         except Exception as error:  # of CUDA, of the compiler, of a part that asks the GPU for a value
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            first: BaseException = error
+            while first.__context__ is not None:  # a recording that cannot be ended hides why
+                first = first.__context__
+            reason = (str(first).splitlines() or [type(first).__name__])[0]
             warnings.warn(f"the loop over words goes without CUDA graphs: {reason}", stacklevel=2)
             self.has_failed = True
             self.recordings.clear()
             self.inputs.clear()
+            self.recover()
 
     @cached_property
     def stream(self) -> torch.cuda.Stream:
@@ -122,33 +128,45 @@ class Recorder:
     def record(self, work: Callable[[], Result]) -> tuple[Tape, Result]:
         """Record work; returns it with its results, which each replay overwrites."""
         graph = torch.cuda.CUDAGraph()
+        before = torch.cuda.stream(torch.cuda.current_stream())  # which a recording that fails does not give back
         # thread_local: others, such as the thread that pins batches, go on meanwhile
-        with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
+        with before, torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
             results = work()
         return graph, results
+
+    def recover(self) -> None:
+        """After a recording that failed: neither memory nor random numbers are of a recording any more."""
+        device = torch.cuda.current_device()
+        with suppress(Exception):
+            torch._C._cuda_endAllocateToPool(device, self.pool)
+        generator = torch.cuda.default_generators[device]
+        generator.graphsafe_set_state(generator.clone_state())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recorder:
         """A copied decoder has weights of its own, and records anew."""
         return type(self)()
 
 
-class _Work:
+class _Work(nn.Module):
     """A loop as tensors in, tensors out.
 
     Args:
         loop: the loop.
         state: the names in the state.
         memory: one of the form that all will have.
+        weights: what holds the parameters that the loop reads.
     """
 
-    def __init__(self, loop: Loop, state: Sequence[str], memory: Memory) -> None:
+    def __init__(self, loop: Loop, state: Sequence[str], memory: Memory, weights: nn.Module) -> None:
+        super().__init__()
+        self.weights = weights
         self.loop = loop
         self.state = state
         self.form = memory.map(torch.Tensor.detach)
         self.has_alpha = False
         self.extras: Sequence[str] = ()
 
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states, contexts, weights where there are any, and extras of all T steps, (T, B, K, ...) each."""
         drives, *others = inputs
         state = dict(zip(self.state, others, strict=False))
@@ -178,7 +196,6 @@ class Recording:
         recorder: whose it is.
         work: the loop.
         inputs: where it reads its inputs, which hold some.
-        weights: the parameters that it may read.
 
     Attributes:
         weights: those that it reads.
@@ -187,19 +204,24 @@ class Recording:
         gradients: where that writes those of the inputs that have some, and of the weights.
     """
 
-    def __init__(self, recorder: Recorder, work: _Work, inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
+    def __init__(self, recorder: Recorder, work: _Work, inputs: Sequence[Tensor]) -> None:
         self.work = work
         self.inputs = inputs
         self.live: list[Tensor] = []
-        asked = [tensor for tensor in (*inputs, *weights) if tensor.requires_grad]
+        weights = {name: weight for name, weight in work.named_parameters() if weight.requires_grad}
+        # The same memory, in graphs of autograd of their own: what else refers to the parameters' (the batch's prepared
+        # memory, a loss that was kept) would have the backward pass wait for the streams that it was made on.
+        twins: dict[str, Tensor] = {name: nn.Parameter(weight.detach()) for name, weight in weights.items()}
+        asked = [*(tensor for tensor in inputs if tensor.requires_grad), *twins.values()]
 
         def forward() -> list[Tensor]:
-            self.live = work(inputs)
+            self.live = functional_call(work, twins, (inputs,))
             return [output.detach() for output in self.live]
 
         def backward(slopes: Sequence[Tensor]) -> Sequence[Tensor | None]:
             learning = [output for output in self.live if output.requires_grad]
-            return torch.autograd.grad(learning, asked, slopes, allow_unused=True)
+            with without_autocast(inputs[0].device):
+                return torch.autograd.grad(learning, asked, slopes, allow_unused=True)
 
         def rehearsal() -> None:
             forward()
@@ -216,11 +238,10 @@ class Recording:
         finally:
             torch.clear_autocast_cache()  # nor may others see those that a replay overwrites
             self.live = []
-        num_inputs = len(asked) - len(weights)
-        self.weights = [
-            weight for weight, gradient in zip(weights, found[num_inputs:], strict=True) if gradient is not None
-        ]
-        self.gradients = [*found[:num_inputs], *(gradient for gradient in found[num_inputs:] if gradient is not None)]
+        num_inputs = len(asked) - len(twins)
+        of_weights = [pair for pair in zip(weights.values(), found[num_inputs:], strict=True) if pair[1] is not None]
+        self.weights = [weight for weight, _ in of_weights]
+        self.gradients = [*found[:num_inputs], *(gradient for _, gradient in of_weights)]
 
 
 class _Replay(torch.autograd.Function):

@@ -52,10 +52,18 @@ class Repeater(Recorder):
 
 
 class Broken(Repeater):
-    """Cannot record."""
+    """Cannot record, nor end it."""
+
+    has_recovered = False
 
     def record(self, work):
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        finally:
+            raise RuntimeError("capture was invalidated")
+
+    def recover(self) -> None:
+        self.has_recovered = True
 
 
 def make(cls=ShowAttendTell, options=None, recorder=None) -> RecurrentDecoder:
@@ -179,6 +187,8 @@ def test_where_recording_fails_a_warning_says_why_and_training_goes_on():
         else:
             found = learn(broken, seed=number)
         torch.testing.assert_close(found, expected)
+    assert broken.recorder.has_recovered
+    assert not broken.recorder.recordings
 
 
 @pytest.mark.parametrize("how", ["evaluation", "no gradients"])
