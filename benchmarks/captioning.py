@@ -31,7 +31,8 @@ PIXELS = 224
 MAY_DIFFER = {"cpu": 0.0, "cuda": 0.05}  # of captions: a GPU's products of other shapes round in other ways
 LENGTH_PENALTY = 0.7
 WORDING = Wording(min_length=9, max_length=18)  # see `say_something`
-PEAKED, ENDING = 6.0, 8.0  # the deviation of a step's logits, and the end word's lead over the best of them
+PEAKED = 6.0  # the deviation of a step's logits
+ENDING, ENDING_SHIPPED = 8.0, -4.0  # the end word's lead over the best of them; with the shipped model's CNN
 
 
 def write_photos(folder: Path, sizes: Sizes, width: int = 500, height: int = 375) -> list[Path]:
@@ -45,11 +46,14 @@ def write_photos(folder: Path, sizes: Sizes, width: int = 500, height: int = 375
 def make_bundle(sizes: Sizes, photos: Sequence[Path | np.ndarray]) -> Bundle:
     """A model with the sizes of the bars on a trained CNN; its decoder is random, and made to say something.
 
-    Where the package with the CNN's weights is not installed, the CNN is that of the model which ships with ours.
+    Where the package with the CNN's weights is not installed, the CNN is that of the model which ships with ours, and
+    captions have 10 words.
     """
+    ending = ENDING
     try:
         encoder = GridEncoder(NETWORK, weights="package")
     except ValueError:
+        ending = ENDING_SHIPPED
         shipped = load_model(SHIPPED_MODEL).model.encoder
         assert isinstance(shipped, GridEncoder)
         encoder = shipped
@@ -58,11 +62,11 @@ def make_bundle(sizes: Sizes, photos: Sequence[Path | np.ndarray]) -> Bundle:
     transform = ImageTransform(PIXELS, "squash")
     with torch.no_grad():
         memory = encoder(torch.stack([transform.open(photo).tensor for photo in photos[:8]]))
-        say_something(decoder, memory)
+        say_something(decoder, memory, ending)
     return Bundle(model, make_tokenizer(sizes.vocab_size), transform)
 
 
-def say_something(decoder: ShowAttendTell, memory: Memory) -> None:
+def say_something(decoder: ShowAttendTell, memory: Memory, ending: float) -> None:
     """Scale random weights so that searches do the work that they do with trained ones.
 
     Captions depend on the photo, words are about as sure as a trained model's, and once it may come (`WORDING`) the end
@@ -72,6 +76,7 @@ def say_something(decoder: ShowAttendTell, memory: Memory) -> None:
     Args:
         decoder: changed in place.
         memory: of some photos, not prepared.
+        ending: the end word's lead over the likeliest other word, as a logit.
     """
     for name, weight in decoder.named_parameters():
         if weight.dim() > 1 and not name.startswith("output."):
@@ -82,7 +87,7 @@ def say_something(decoder: ShowAttendTell, memory: Memory) -> None:
     scale = PEAKED / logits.std(dim=-1).mean()
     decoder.output.weight.mul_(scale)
     decoder.output.bias.zero_()
-    decoder.output.bias[Tokenizer.eos_id] = (scale * logits).amax(dim=-1).mean() + ENDING
+    decoder.output.bias[Tokenizer.eos_id] = (scale * logits).amax(dim=-1).mean() + ending
 
 
 def make_tokenizer(vocab_size: int) -> Tokenizer:
