@@ -28,6 +28,9 @@ DETECTORS = (
 EPSILON_FREE = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn")
 """Their weights were trained with batch statistics to which no epsilon was added."""
 
+NO_EPSILON = torch.finfo(torch.float32).tiny
+"""Adds nothing to a variance; 0 itself is refused by some versions of torch."""
+
 
 class Detected(NamedTuple):
     """The regions of one image, the surest first.
@@ -226,7 +229,7 @@ def _build(name: str, weights: str, num_classes: int) -> Any:
     if name in EPSILON_FREE:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.eps = 0.0
+                module.eps = NO_EPSILON
     network.roi_heads.mask_roi_pool = network.roi_heads.mask_head = network.roi_heads.mask_predictor = None
     return network
 
