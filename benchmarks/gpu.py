@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from benchmarks.run import CASES, Bench
 from benchmarks.short_training import train
 from benchmarks.table import Row, headline, table
 from benchmarks.workload import sizes_for
-from captioner.files import write_whole
+from captioner.files import locked, write_whole
 from captioner.training.task import COMPILERS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +76,17 @@ class Session:
         self.path = output / "results.json"
         self.results: dict[str, Any] = {"quick": quick, "jobs": {}}
         if self.path.is_file():
-            self.results = json.loads(self.path.read_text(encoding="utf-8"))
+            self.results = _read_results(self.path)
+
+    def require_same_kind(self) -> None:
+        """Refuse to go on with a rehearsal as if it were none, or the other way round.
+
+        Raises:
+            ValueError: the folder holds the other.
+        """
+        if self.results["quick"] != self.quick:
+            what = "a rehearsal" if self.results["quick"] else "results that are no rehearsal's"
+            raise ValueError(f"{self.output} holds {what}: choose another --output")
 
     def result(self, name: str) -> dict[str, Any]:
         """What a job has found."""
@@ -202,6 +213,17 @@ class Session:
         return "\n\n".join(filter(None, parts))
 
 
+def _read_results(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        jobs = {
+            name: {"state": job["state"], "result": dict(job["result"]), **job} for name, job in found["jobs"].items()
+        }
+        return {"quick": bool(found["quick"]), "jobs": jobs}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged ({error!r}); remove it, or choose another --output") from error
+
+
 def _counts(name: str, states: dict[str, str]) -> str:
     numbers = [f"{list(states.values()).count(state)} {state}" for state in sorted(set(states.values()))]
     return f"- `tests/gpu/test_{name}.py`: {', '.join(numbers)}"
@@ -270,25 +292,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"{args.output}: no results.json there")
         if not (on_gpu or args.quick or args.report):
             raise ValueError("there is no GPU here; --quick rehearses on a CPU")
-        if not args.minutes > 0:
-            raise ValueError(f"--minutes {args.minutes}: give more than none")
+        if not 0 < args.minutes < inf:
+            raise ValueError(f"--minutes {args.minutes}: give a number of minutes, more than none")
         for path in filter(None, (args.photos, args.model)):
             if not path.is_file():
                 raise ValueError(f"{path}: no such file")
         args.output.mkdir(parents=True, exist_ok=True)
         device = torch.device("cuda" if on_gpu else "cpu")
         session = Session(args.output, device, args.quick, args.photos, args.model)
+        if args.report:
+            print(session.report())
+            return 0
+        session.require_same_kind()
+        if args.quick:
+            torch.set_num_threads(1)  # sizes are too small for more
+        with locked(args.output):
+            say_what_is_missing(lambda line: print(line, flush=True))
+            return run(session, args.minutes)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if args.report:
-        print(session.report())
-        return 0
-    if args.quick:
-        torch.set_num_threads(1)  # sizes are too small for more
-    say_what_is_missing(lambda line: print(line, flush=True))
-    try:
-        return run(session, args.minutes)
     except KeyboardInterrupt:
         print("cut; the same command goes on", flush=True)
         return 130

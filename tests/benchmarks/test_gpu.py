@@ -119,7 +119,8 @@ def test_results_of_another_gpu_are_not_mixed(session, monkeypatch):
     [
         ([], "there is no GPU here; --quick rehearses on a CPU"),
         (["--quick", "--photos", "none.zip"], "none.zip: no such file"),
-        (["--quick", "--minutes", "0"], "--minutes 0.0: give more than none"),
+        (["--quick", "--minutes", "0"], "--minutes 0.0: give a number of minutes, more than none"),
+        (["--quick", "--minutes", "inf"], "--minutes inf: give a number"),
         (["--report"], "no results.json there"),
     ],
 )
@@ -128,6 +129,29 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path, capsys, options, message, mon
     assert main(["--output", str(tmp_path / "new"), *options]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"jobs": {}}', '{"quick": true, "jobs": {"trace": {}}}', "\udcff"])
+def test_damaged_results_are_named(tmp_path, capsys, content):
+    path = tmp_path / "results.json"
+    path.write_text(content, errors="surrogateescape")
+    for options in (["--quick"], ["--report"]):
+        assert main(["--output", str(tmp_path), *options]) == 2
+        assert f"{path}: damaged" in capsys.readouterr().err
+    assert path.read_text(errors="surrogateescape") == content
+
+
+def test_a_rehearsal_is_not_gone_on_with_as_if_it_were_none(session, capsys, monkeypatch):
+    session.results["quick"] = False
+    session.keep(job("machine"), gpu.Outcome("done", 1.0, {}))
+    assert main(["--output", str(session.output), "--quick"]) == 2
+    assert "holds results that are no rehearsal's: choose another --output" in capsys.readouterr().err
+
+
+def test_two_calls_do_not_write_into_one_folder(session, capsys):
+    with gpu.locked(session.output):
+        assert main(["--output", str(session.output), "--quick"]) == 2
+    assert str(session.output) in capsys.readouterr().err
 
 
 def test_what_is_not_installed_is_named(monkeypatch):

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 from weakref import ref
 
 import torch
@@ -56,6 +56,8 @@ class Recorder:
     still come, loops go unrecorded.
     """
 
+    kind: ClassVar[str] = "cuda"  # of device; loops on others are done as they are
+
     def __init__(self) -> None:
         self.has_failed = False
         self.seen: set[Hashable] = set()
@@ -76,7 +78,7 @@ class Recorder:
             memory: the prepared memory.
             weights: what holds the parameters that the loop reads.
         """
-        if self.has_failed or not drives[0].requires_grad:
+        if self.has_failed or drives[0].device.type != self.kind or not drives[0].requires_grad:
             return loop(drives, state, memory)
         stacked = torch.stack(tuple(drives))  # recorded or not: the compiler makes code for views of one kind
         if self.pending() is not None:

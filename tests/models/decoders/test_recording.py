@@ -43,6 +43,8 @@ class DoneAgain:
 class Repeater(Recorder):
     """Records on a CPU."""
 
+    kind = "cpu"
+
     def rehearse(self, work) -> None:
         work()
 
@@ -209,6 +211,15 @@ def test_moved_weights_are_recorded_anew():
     found = gradients_of(decoder, forward(decoder, 1))
     decoder.recorder = None
     torch.testing.assert_close(found, gradients_of(decoder, forward(decoder, 1)))
+
+
+def test_on_a_cpu_loops_are_done_as_they_are():
+    plain, asked = make(), make()
+    asked.use_cuda_graphs()
+    for number in range(3):
+        torch.testing.assert_close(learn(asked, seed=number), learn(plain, seed=number))
+    assert not asked.recorder.has_failed
+    assert not asked.recorder.recordings
 
 
 def test_a_copy_records_for_itself():
