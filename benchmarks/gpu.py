@@ -216,10 +216,9 @@ class Session:
 def _read_results(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        jobs = {
-            name: {"state": job["state"], "result": dict(job["result"]), **job} for name, job in found["jobs"].items()
-        }
-        return {"quick": bool(found["quick"]), "jobs": jobs}
+        for job in found["jobs"].values():
+            Outcome(**job)
+        return {"quick": bool(found["quick"]), "jobs": found["jobs"]}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: damaged ({error!r}); remove it, or choose another --output") from error
 

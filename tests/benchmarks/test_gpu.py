@@ -46,7 +46,8 @@ def test_everything_is_done_in_a_rehearsal(rehearsal):
     training = jobs["training"]["result"]
     assert training["finished"]
     assert all((rehearsal / "training" / piece["file"]).is_file() for piece in training["model"]["pieces"])
-    assert sum(path.is_file() for path in rehearsal.iterdir()) == 3  # results, log, trace
+    files = {path.name for path in rehearsal.iterdir() if path.is_file()}
+    assert files == {"results.json", "log.txt", "trace.json.gz", "lock"}
 
 
 def test_what_was_done_is_not_done_again(rehearsal, capsys):
@@ -109,7 +110,7 @@ def test_time_is_shared_and_what_is_missing_is_told(session, monkeypatch, capsys
 
 def test_results_of_another_gpu_are_not_mixed(session, monkeypatch):
     monkeypatch.setattr(gpu.machine, "describe", lambda device, threads: {"gpu": "NVIDIA B"})
-    session.results["jobs"]["machine"] = {"state": "done", "result": {"machine": {"gpu": "NVIDIA A"}}}
+    session.results["jobs"]["machine"] = {"state": "done", "seconds": 1.0, "result": {"machine": {"gpu": "NVIDIA A"}}}
     with pytest.raises(FailedError, match="holds results of NVIDIA A, this is NVIDIA B: choose another --output"):
         session.describe(time.monotonic() + 9, lambda result: None)
 
