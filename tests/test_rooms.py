@@ -33,7 +33,7 @@ EDGES = graph()
 TESTS = Path(__file__).parent
 MAX_LINES = 420  # of a file
 
-GROUND = {"types", "tokenizer", "specs", "configs", "files", "seeds", "progress", "version"}
+GROUND = {"types", "tokenizer", "specs", "configs", "files", "seeds", "devices", "progress", "version"}
 PARTS = {"models", "decoding", "losses", "metrics", "heatmaps"}
 MAY_IMPORT = {
     **{room: set() for room in GROUND},
@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "configs": {"specs"},
     "metrics": {"files"},
     "models": {"types"},
-    "decoding": {"types"},
+    "decoding": {"types", "devices"},
     "losses": {"types"},
     "heatmaps": {"types", "files"},
     "data": GROUND - {"version"},

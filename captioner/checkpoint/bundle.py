@@ -95,7 +95,7 @@ def rebuild(description: Mapping[str, Any], tensors: Mapping[str, Tensor], trust
     return Bundle(
         model,
         Tokenizer.from_json(description["tokenizer"]),
-        build_part(_present_transform(description["transform"]), Transform, trust),
+        build_part(present_transform(description["transform"]), Transform, trust),
         description["provenance"],
     )
 
@@ -114,7 +114,7 @@ class _Unfilled(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _present_transform(description: Mapping[str, Any]) -> Mapping[str, Any]:
+def present_transform(description: Mapping[str, Any]) -> Mapping[str, Any]:
     """The description of a transform, in a file of whatever format, as it is written today."""
     if is_spec(description):
         return description

@@ -17,26 +17,35 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, ProgressBar, TQDMProgressBar
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.callbacks import (
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ProgressBar,
+    TQDMProgressBar,
+)
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from captioner.configs import present_argument, register_parser_mode
+from captioner.files import LockedError, locked, write_whole
 from captioner.tasks.captioning import (
     CaptionData,
     CaptioningTask,
     SampleCaptions,
     TextData,  # noqa: F401 (so that a config may name it without its module)
 )
-from captioner.training import AtomicCheckpointIO, ExactResume
+from captioner.training import AtomicCheckpointIO, ExactResume, Trainer
 
 BATCHES_BETWEEN_LOOKS = 20  # at the loss, on a GPU
 
@@ -68,6 +77,15 @@ class TrainingCLI(LightningCLI):
         parser.link_arguments("data.tokenizer", "model.tokenizer", apply_on="instantiate")
         parser.link_arguments("data.transform", "model.transform", apply_on="instantiate")
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Those that there are data for; see Lightning's."""
+        every = LightningCLI.subcommands()
+        return {name: every[name] for name in ("fit", "validate")}
+
+    def _parse_ckpt_path(self) -> None:
+        """Take no arguments from a checkpoint, as Lightning does: a stranger's could have any class built."""
+
     def instantiate_classes(self) -> None:
         """Build all parts; what goes wrong there is for the user to mend (a download that failed, say)."""
         try:
@@ -75,7 +93,7 @@ class TrainingCLI(LightningCLI):
         except RuntimeError as error:
             raise ValueError(str(error)) from error
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """A trainer that logs and saves into the run's folder, and can be resumed exactly."""
         config = self.config[self.subcommand]
         trainer = config.trainer
@@ -85,6 +103,7 @@ class TrainingCLI(LightningCLI):
         # Trainer defaults come after all other callbacks, as ExactResume needs it.
         self.trainer_defaults["callbacks"] = [
             *self._progress_bars(),
+            *([] if trainer.logger is False else [LearningRateMonitor()]),
             ExactResume(checkpoint_folder(config.run_dir), config.save_every_n_steps),
         ]
         return super().instantiate_trainer(**kwargs)
@@ -96,7 +115,24 @@ class TrainingCLI(LightningCLI):
         wanted = torch.cuda.is_available() and not own and trainer.enable_progress_bar is not False
         return [TQDMProgressBar(BATCHES_BETWEEN_LOOKS)] if wanted else []
 
-    def before_fit(self) -> None:
+    def fit(self, model: CaptioningTask, **kwargs: Any) -> None:
+        """Train, in a folder that no other training is using; say what came of it."""
+        config = self.config[self.subcommand]
+        writes = self.trainer.is_global_zero and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        require_watchable(self.trainer, model.validates)
+        with held(config.run_dir) if writes else nullcontext():
+            self._require_room()
+            self.trainer.fit(model, **kwargs)
+        if writes:
+            print(what_came_of_it(self.trainer, reads_text=model.transform.reads == "sentences"))
+
+    def before_validate(self) -> None:
+        """Do not validate random weights by mistake."""
+        config = self.config[self.subcommand]
+        if config.ckpt_path is None and config.model.get("init_from") is None:
+            raise ValueError("validate needs weights: give --ckpt_path (last, or a run's .ckpt file)")
+
+    def _require_room(self) -> None:
         """Do not train over an earlier run by mistake, nor as many trainings as there should be processes of one."""
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if "TORCHELASTIC_RUN_ID" in os.environ and started != self.trainer.world_size:
@@ -110,6 +146,79 @@ class TrainingCLI(LightningCLI):
             raise ValueError(
                 f"{config.run_dir} holds a run already: go on with it by --ckpt_path last, or choose another --run_dir"
             )
+
+
+class ConfigOfRun(SaveConfigCallback):
+    """Keeps a training's config in its folder, once a run that is resumed is known to go on from there.
+
+    Lightning's also replaces it when a run is validated, and when a resume is refused.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Not yet."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the config."""
+        if trainer.is_global_zero:
+            text = self.parser.dump(self.config, skip_none=False)
+            write_whole(Path(self.config.run_dir) / self.config_filename, text)
+
+
+@contextmanager
+def held(run_dir: str) -> Iterator[None]:
+    """Hold a run's folder while it is written to; where there are no locks (Windows, some file systems), just go on.
+
+    Raises:
+        ValueError: another training holds it.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(run_dir, name=".lock"))
+        except LockedError as error:
+            raise ValueError(f"{run_dir}: another training is writing to it; choose another --run_dir") from error
+        except OSError as error:
+            warnings.warn(f"{run_dir} cannot be locked, start one training in it only ({error})", stacklevel=2)
+        yield
+
+
+def require_watchable(trainer: pl.Trainer, validates: Sequence[str]) -> None:
+    """See that what decides on the best checkpoint and on stopping will be there.
+
+    Raises:
+        ValueError: it is not logged, or nothing is validated.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if not isinstance(callback, (ModelCheckpoint, EarlyStopping)) or callback.monitor is None:
+            continue
+        name, monitor = type(callback).__name__, callback.monitor
+        if not monitor.startswith("train/") and monitor not in validates:
+            raise ValueError(f"{name} watches {monitor!r}, which is not logged; choose one of {', '.join(validates)}")
+        if not monitor.startswith("train/") and trainer.limit_val_batches == 0:
+            raise ValueError(
+                f"{name} watches {monitor}, and trainer.limit_val_batches is 0: nothing is validated; let it watch the "
+                "training by --best.monitor train/loss --best.mode min --best.filename best-{epoch:02d} "
+                "--stopping.monitor train/loss --stopping.mode min"
+            )
+
+
+def what_came_of_it(trainer: pl.Trainer, reads_text: bool) -> str:
+    """The best checkpoint of a training, and what to do with it."""
+    best = trainer.checkpoint_callback
+    if isinstance(best, ModelCheckpoint) and best.best_model_path:
+        score = "" if best.best_model_score is None else f" ({best.monitor} {float(best.best_model_score):.2f})"
+        path, lead = best.best_model_path, f"captioner: the best checkpoint{score} is"
+    else:
+        path, lead = (
+            str(Path(checkpoint_folder(trainer.default_root_dir)) / "last.ckpt"),
+            "captioner: the weights are in",
+        )
+    path = os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+    photo = '"A SENTENCE" --text' if reads_text else "PHOTO.jpg"
+    return (
+        f"{lead} {path}\n"
+        f"  caption with it:  captioner caption {photo} --model {path}\n"
+        f"  one file of it:   captioner export {path} --output model.safetensors"
+    )
 
 
 def checkpoint_folder(run_dir: str) -> str:
@@ -173,7 +282,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=arguments,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True},
+            trainer_class=Trainer,
+            save_config_callback=ConfigOfRun,
             parser_kwargs={"prog": "captioner train", "parser_mode": register_parser_mode()},
         )
     except (ValueError, OSError, MisconfigurationException) as error:

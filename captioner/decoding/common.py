@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from captioner.devices import fetched
 from captioner.types import Found, State
 
 STEPS_BEHIND = {"cuda": 2}
@@ -43,7 +44,7 @@ class Lookout:
 
     def __init__(self) -> None:
         self.num_steps = 0
-        self.asked: deque[Callable[[], bool]] = deque()
+        self.asked: deque[Callable[[], Tensor]] = deque()
 
     def sees_the_end(self, settled: Tensor) -> bool:
         """Have a look, once after each step.
@@ -56,22 +57,7 @@ class Lookout:
         if self.num_steps % STEPS_BETWEEN_LOOKS.get(kind, 1):
             return False
         self.asked.append(fetched(settled.all()))
-        return len(self.asked) > STEPS_BEHIND.get(kind, 0) and self.asked.popleft()()
-
-
-def fetched(flag: Tensor) -> Callable[[], bool]:
-    """What reads a flag (a bool scalar) that was sent for; from a GPU it comes without holding it up."""
-    if flag.device.type != "cuda":
-        return lambda: bool(flag)
-    here = torch.empty((), dtype=torch.bool, pin_memory=True)
-    here.copy_(flag, non_blocking=True)
-    arrived = torch.cuda.current_stream(flag.device).record_event()
-
-    def read() -> bool:
-        arrived.synchronize()  # waits for this copy, not for what came after
-        return bool(here)
-
-    return read
+        return len(self.asked) > STEPS_BEHIND.get(kind, 0) and bool(self.asked.popleft()())
 
 
 def best_distinct(found: Found, num_best: int) -> Found:

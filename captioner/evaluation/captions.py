@@ -11,7 +11,7 @@ from typing import Any
 from captioner.data.batches import BatchLoader, CaptionDataset, Collate, EncodedCaptions, OrderedBatches, move
 from captioner.decoding import BeamSearch, Search
 from captioner.losses import CaptionLoss
-from captioner.metrics import caption_statistics, exact_match, score
+from captioner.metrics import attention_entropy, caption_statistics, exact_match, score
 from captioner.predictors import Captioner, Wording
 from captioner.progress import progress_bar
 from captioner.types import Item
@@ -58,7 +58,7 @@ def evaluate(
         The captions, and: BLEU-1 to BLEU-4, METEOR, ROUGE-L, CIDEr; `perplexity`, exp of the mean negative
         log-likelihood of the references' words (unknown words and end words counted as words); `exact`, how many
         captions are one of their references as the vocabulary spells these; `attention_entropy` of a reference's
-        word in nats, None where the model does not attend; `statistics` of the captions.
+        word in nats, see there, None where the model does not attend; `statistics` of the captions.
 
     Raises:
         ValueError: an image has no references, or cannot be read; or there are no images.
@@ -87,7 +87,8 @@ def evaluate(
             likelihood = loss(output, batch.tokens[..., 1:]).logs["nll"]
             nll, words = nll + likelihood.total.item(), words + likelihood.number.item()
             if output.alpha is not None:
-                attends, entropy = True, entropy - output.alpha.xlogy(output.alpha).sum().item()
+                attends = True
+                entropy += attention_entropy(output.alpha, output.extras).sum().item()
             begin = time.perf_counter()
             found = search(*model.decoder.begin(memory), rules)
             seconds += time.perf_counter() - begin

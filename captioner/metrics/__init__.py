@@ -1,5 +1,6 @@
-"""Captions in, scores out: BLEU, METEOR, ROUGE-L, CIDEr, caption statistics, and COCO's files."""
+"""Captions in, scores out: BLEU, METEOR, ROUGE-L, CIDEr, caption statistics, COCO's files; the entropy of attention."""
 
+from captioner.metrics.attention import attention_entropy
 from captioner.metrics.coco import read_references, read_results, write_results
 from captioner.metrics.scores import Scores, quick_score, score
 from captioner.metrics.statistics import caption_statistics, exact_match
@@ -10,6 +11,7 @@ __all__ = [
     "CaptionTokenizer",
     "PTBTokenizer",
     "Scores",
+    "attention_entropy",
     "caption_statistics",
     "exact_match",
     "quick_score",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+WARMED_UP = "averaging_warms_up"  # in a checkpoint
 
 
 class AveragedWeights(WeightAveraging):
@@ -18,17 +22,40 @@ class AveragedWeights(WeightAveraging):
     parameters of a number format, for which nothing waits.
 
     Args:
-        decay: the average's share of itself at every optimiser step.
+        decay: the average's share of itself at every optimiser step, once it has warmed up. After n steps the share is
+            (1 + n) / (10 + n) while that is less, so that an average of few steps is not one of the first weights.
+
+    Raises:
+        ValueError: the decay is not from 0 to below 1.
     """
 
     def __init__(self, decay: float = 0.998) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be from 0 to below 1, not {decay}")
         self.decay = decay
+        self.warms_up = True
         super().__init__(use_buffers=False)  # the latest ones
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say how the average was made."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        checkpoint[WARMED_UP] = self.warms_up
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on as the average was begun; in 0.1.0 it did not warm up."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        self.warms_up = checkpoint.get(WARMED_UP, False)
+        if isinstance(self._average_model, Average):
+            self._average_model.warms_up = self.warms_up
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the average, when a training begins; its device is not known yet."""
         if stage == "fit":
-            self._average_model = _Average(pl_module, self.decay)
+            self._average_model = Average(pl_module, self.decay)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Move the average to the model's device."""
@@ -36,12 +63,13 @@ class AveragedWeights(WeightAveraging):
         self._average_model.module.to(pl_module.device)
 
 
-class _Average(AveragedModel):
+class Average(AveragedModel):
     """An average, whose counter stays in the host's memory."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model)
         self.decay = decay
+        self.warms_up = True
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -51,7 +79,10 @@ class _Average(AveragedModel):
         if self.n_averaged == 0:
             torch._foreach_copy_(averages, weights)
         else:
-            torch._foreach_lerp_(averages, weights, 1 - self.decay)  # average + (1 - decay) (weight - average)
+            num_steps, decay = int(self.n_averaged), self.decay
+            if self.warms_up:
+                decay = min(decay, (1 + num_steps) / (10 + num_steps))
+            torch._foreach_lerp_(averages, weights, 1 - decay)  # average + (1 - decay) (weight - average)
         for numbers in {buffer.dtype for buffer in model.buffers()}:
             torch._foreach_copy_(_of(numbers, self.module), _of(numbers, model))
         self.n_averaged += 1

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 
 from captioner.data.batches import (
     BatchLoader,
@@ -55,6 +61,7 @@ class SequenceData(pl.LightningDataModule, ABC):
         self.seed = seed
         self.open_shards = open_shards
         self._items: dict[str, list] = {}
+        self._digests: dict[str, str] = {}
         self._tokenizer: Tokenizer | None = None
 
     @abstractmethod
@@ -70,13 +77,11 @@ class SequenceData(pl.LightningDataModule, ABC):
         return None
 
     def items(self, split: str) -> list:
-        """The items of a split, read once; in training those that have captions."""
+        """The items of a split, read once; to train and to validate on, those that have captions."""
         if split not in self._items:
             items = self.read(split)
-            if split == self.train_split:
-                items = [item for item in items if item.captions]
-                if not items:
-                    raise ValueError(f"nothing in the split {split!r} has a caption to train on")
+            if split in (self.train_split, self.val_split):
+                items = _captioned(items, [bool(item.captions) for item in items], split)
             self._items[split] = items
         return self._items[split]
 
@@ -89,12 +94,67 @@ class SequenceData(pl.LightningDataModule, ABC):
             )
         return self._tokenizer
 
+    def encoded(self, split: str) -> tuple[list, EncodedCaptions]:
+        """The items of a split whose captions hold words, and these captions.
+
+        Raises:
+            ValueError: none of them holds a word.
+        """
+        items = self.items(split)
+        captions = EncodedCaptions(items, self.tokenizer, self.max_words)
+        with_words = (captions.longest() > 0).tolist()
+        if all(with_words):
+            return items, captions
+        items = _captioned(items, with_words, split)
+        return items, EncodedCaptions(items, self.tokenizer, self.max_words)
+
     # -------------------------------------------------------------------------------- Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """See that all items can be had and that there is something to validate on, before an epoch of training.
+
+        Raises:
+            ValueError: there is not, or an item is known to be one that cannot be loaded.
+        """
+        self.encoded(self.val_split)
+        for split in (self.train_split, self.val_split):
+            if problems := self.source(training=split == self.train_split).check(self.items(split)):
+                more = f" (and {len(problems) - 1:,} more of the split {split!r})" if len(problems) > 1 else ""
+                raise ValueError(f"{problems[0]}{more}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the data were, for a run that resumes."""
+        return {"data": {split: self._digest(split) for split in (self.train_split, self.val_split)}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See that the data are those of the run that is resumed.
+
+        Raises:
+            ValueError: they are not.
+        """
+        assert self.trainer is not None
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        for split, digest in state["data"].items():
+            if digest != self._digest(split):
+                raise ValueError(
+                    f"the run began with other data: in the split {split!r}, images or captions were added, removed, "
+                    "changed or put in another order since; resume with the same data, or start anew in another "
+                    "--run_dir (from these weights by --model.init_from)"
+                )
+
+    def _digest(self, split: str) -> str:
+        """Of the keys and captions of a split."""
+        if split not in self._digests:
+            content = sha256()
+            for item in self.items(split):
+                content.update(json.dumps([item.key, *item.captions]).encode())
+            self._digests[split] = content.hexdigest()
+        return self._digests[split]
 
     def train_dataloader(self) -> ResumableLoader:
         """This process's share of the training batches."""
-        items = self.items(self.train_split)
-        captions = EncodedCaptions(items, self.tokenizer, self.max_words)
+        items, captions = self.encoded(self.train_split)
         source = self.source(training=True)
         return ResumableLoader(
             CaptionDataset(items, captions, source, self.captions_per_image, self.seed),
@@ -115,7 +175,7 @@ class SequenceData(pl.LightningDataModule, ABC):
 
     def val_dataloader(self) -> BatchLoader:
         """This process's share of the validation items, each once, with all their captions."""
-        return self.eval_loader(self.items(self.val_split))
+        return self.eval_loader(self.encoded(self.val_split)[0])
 
     def eval_loader(self, items: list) -> BatchLoader:
         """Batches of any items, each once: not augmented, with all their captions.
@@ -141,3 +201,21 @@ class SequenceData(pl.LightningDataModule, ABC):
 
     def _world_size(self) -> int:
         return 1 if self.trainer is None else self.trainer.world_size
+
+
+def _captioned(items: list, has_words: Sequence[bool], split: str) -> list:
+    """The items that can be trained or validated on; a line says how many cannot.
+
+    Raises:
+        ValueError: none can.
+    """
+    kept = [item for item, good in zip(items, has_words, strict=True) if good]
+    if not kept:
+        raise ValueError(f"nothing in the split {split!r} has a caption with a word in it (of {len(items):,} items)")
+    if num_bare := len(items) - len(kept):
+        first = items[list(has_words).index(False)].key
+        rank_zero_warn(
+            f"{num_bare:,} of {len(items):,} items of the split {split!r} have no caption with a word in it, and are "
+            f"left out: {first!r}{', ...' if num_bare > 1 else ''}"
+        )
+    return kept

@@ -26,6 +26,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 
+from captioner.checkpoint import CheckpointError, read_checkpoint
 from captioner.data.batches import ResumableLoader
 from captioner.files import whole_file
 from captioner.seeds import stable_seed
@@ -53,7 +54,7 @@ class ExactResume(Checkpoint):
         self.path = Path(dirpath) / "last.ckpt"
         self.seed: int | None = None
         self.saved_at = 0  # the optimiser step
-        self.position: dict[str, int] | None = None  # of the loader, in the run that is resumed
+        self.position: dict[str, Any] | None = None  # of the loader, in the run that is resumed
         self.stopped = False  # whether the run that is resumed had been stopped early
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -138,13 +139,27 @@ def _loader(trainer: pl.Trainer) -> ResumableLoader:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all, see `files.whole_file`.
 
-    For local files; Lightning's own leaves its temporary file in another folder and does not wait for the disk.
+    For local files; Lightning's own leaves its temporary file in another folder and does not wait for the disk, and
+    unpickles what a URL leads to.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """See `CheckpointIO.save_checkpoint`."""
         with whole_file(path) as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """See `CheckpointIO.load_checkpoint`; what is read can run no code, whatever `weights_only` is.
+
+        Raises:
+            CheckpointError: the path is a URL, or the file is damaged, or holds more than tensors and plain values.
+        """
+        try:
+            return read_checkpoint(path, map_location)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
 
 
 def _validation_follows(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -9,18 +9,21 @@ import shutil
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytorch_lightning as pl
 import torch.distributed
+from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from captioner.checkpoint import Bundle, describe
+from captioner.checkpoint import Bundle, describe, require_resumable
 from captioner.losses import CaptionLoss, LossSums
 from captioner.models import CaptionModel, ParameterGroup
+from captioner.training.finite import FiniteWatch
 from captioner.training.schedules import Schedule
 from captioner.types import Batch
 
@@ -33,7 +36,8 @@ Twin = TypeVar("Twin", bound="Task")
 class Task(pl.LightningModule, ABC):
     """The training of a model with an encoder and a decoder; validation is the subclass's.
 
-    Subclasses give `add_up` and `bundle`. `train/loss` is logged, and what the loss logs, of all processes.
+    Subclasses give `add_up` and `bundle`. `train/loss` is logged, and what the loss logs, of all processes. A loss, a
+    gradient or a weight that is not finite stops the training before anything is saved of it, see `FiniteWatch`.
 
     Args:
         model: what is trained.
@@ -46,6 +50,9 @@ class Task(pl.LightningModule, ABC):
             no C++ compiler a warning says so, and nothing is compiled.
         cuda_graphs: on a GPU, launch the decoder's loop over words as one, see `Decoder.use_cuda_graphs`.
     """
+
+    validates: ClassVar[tuple[str, ...]] = ()
+    """What validation logs."""
 
     def __init__(
         self,
@@ -67,6 +74,7 @@ class Task(pl.LightningModule, ABC):
         self.uses_cuda_graphs = cuda_graphs
         self.goes_on_undivided = False  # whether the run that is resumed had the groups of 0.1.0
         self.whole: LossSums | None = None  # all processes' batches since the last optimiser step
+        self.watch = FiniteWatch()
 
     @abstractmethod
     def add_up(self, batch: Batch) -> LossSums:
@@ -88,6 +96,7 @@ class Task(pl.LightningModule, ABC):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The batch's summed loss; `on_before_optimizer_step` divides the gradients by the global count."""
+        self.watch.saw(batch.items)
         sums = self.add_up(batch)
         vector = sums.vector()
         if self.trainer.world_size > 1:
@@ -104,13 +113,23 @@ class Task(pl.LightningModule, ABC):
 
         Lightning has divided each batch's loss by the number of accumulated batches, and DDP has averaged over
         processes. Gradients are clipped after this.
+
+        Raises:
+            NotFiniteError: the loss or a gradient is not finite.
         """
         assert self.whole is not None
         scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / self.whole.count.clamp(min=1)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         torch._foreach_mul_(gradients, scale)  # one launch on a GPU
+        where = f"optimiser step {self.trainer.global_step} (epoch {self.trainer.current_epoch})"
+        self.watch.step(where, self.whole.vector(), gradients, scaled=self._scales_losses())
         self.loss.learn(self.whole)
         self.whole = None
+
+    def _scales_losses(self) -> bool:
+        """Whether losses are scaled, as float16 needs it."""
+        precision = self.trainer.precision_plugin
+        return isinstance(precision, MixedPrecision) and precision.scaler is not None
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The model's parameter groups; the pretrained ones learn at `encoder_lr`, and not all are decayed."""
@@ -141,12 +160,24 @@ class Task(pl.LightningModule, ABC):
         return made
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Go on with the parameter groups of 0.1.0 where the run began with them."""
+        """See that the run can go on from it; with the parameter groups of 0.1.0 where the run began with them.
+
+        Raises:
+            CheckpointError: it is not of this model, vocabulary or (when training goes on) transform.
+        """
+        training = self.trainer.state.fn == TrainerFn.FITTING
+        require_resumable(checkpoint, self.bundle(), self.state_dict(), same_transform=training)
         states = checkpoint.get("optimizer_states") or [{"param_groups": []}]
         self.goes_on_undivided = any("name" not in group for group in states[0]["param_groups"])
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Keep, beside the weights, all that is needed to use the model: see `captioner.checkpoint`."""
+        """Keep, beside the weights, all that is needed to use the model: see `captioner.checkpoint`.
+
+        Raises:
+            NotFiniteError: a step since the last checkpoint, or a weight, is not finite; nothing is saved then.
+        """
+        state = checkpoint["state_dict"]
+        self.watch.require({name: state[name] for name, _ in self.named_parameters() if name in state})
         checkpoint["captioner"] = describe(self.bundle())
 
     def __deepcopy__(self: Twin, memo: dict[int, Any]) -> Twin:

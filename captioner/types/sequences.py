@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ class Attended(NamedTuple):
 
     context: Tensor
     alpha: Tensor | None
-    extras: Mapping[str, Tensor] = MappingProxyType({})
+    extras: Mapping[str, Tensor] = {}
 
 
 class Reading(NamedTuple):

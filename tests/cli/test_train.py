@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from run_cases import arguments
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import captioner
 from captioner.checkpoint import load_model
 from captioner.cli import train
 from captioner.cli.main import main
-from captioner.cli.train import names_its_data
+from captioner.cli.train import held, names_its_data
 
 
 def test_a_runs_folder(root):
@@ -37,6 +40,139 @@ def test_a_run_is_not_trained_over(root, capsys):
 def test_going_on(root):
     assert main([*arguments(root, 3), "--ckpt_path", "last"]) == 0
     assert load_model(root / "run" / "checkpoints" / "last.ckpt").provenance["step"] == 6
+
+
+def resumed(root, *changes) -> list[str]:
+    return [*arguments(root, 3), "--ckpt_path", "last", *changes]
+
+
+REFUSED = {
+    "another size": (
+        ["--model.decoder.init_args.hidden_dim=24"],
+        "the checkpoint's run had another model than this one",
+    ),
+    "another transform": (["--data.transform.fit=crop"], "the checkpoint's run had another transform than this one"),
+    "another vocabulary": (
+        ["--data.vocabulary.class_path=captioner.tokenizer.Characters"],
+        "the checkpoint's run had another vocabulary than this one",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_run_goes_on_with_what_it_began_with(root, capsys, name):
+    before = {
+        path: path.read_bytes() for path in (root / "run").rglob("*") if path.is_file() and "events" not in path.name
+    }
+    changes, message = REFUSED[name]
+    assert main(resumed(root, *changes)) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("captioner: error: ")
+    assert message in line
+    assert {path: path.read_bytes() for path in before} == before  # config.yaml is still the run's own
+
+
+def test_checkpoints_are_neither_unpickled_nor_fetched(root, tmp_path, capsys):
+    class Bomb:
+        def __reduce__(self):
+            return (Path(tmp_path / "exploded").touch, ())
+
+    good = torch.load(root / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save({**good, "hyper_parameters": Bomb()}, tmp_path / "bomb.ckpt")
+    torch.save({**good, "hyper_parameters": {"max_length": 0}}, tmp_path / "hyper.ckpt")  # it takes no arguments of it
+    (tmp_path / "torn.ckpt").write_bytes((root / "run" / "checkpoints" / "last.ckpt").read_bytes()[:5000])
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    cases = {
+        "http://127.0.0.1:9/last.ckpt": "checkpoints are not read from URLs",
+        "https://127.0.0.1:9/last.ckpt": "checkpoints are not read from URLs",
+        "s3://bucket/last.ckpt": "checkpoints are not read from URLs",
+        str(tmp_path / "bomb.ckpt"): "without running code from it",
+        str(tmp_path / "torn.ckpt"): "damaged",
+        str(tmp_path / "text.ckpt"): "damaged",
+        str(tmp_path / "gone.ckpt"): "gone.ckpt",
+    }
+    for path, message in cases.items():
+        for command in ("fit", "validate"):
+            given = arguments(root, 3)
+            given[1] = command
+            assert main([*given, "--ckpt_path", path]) == 2, path
+            line = capsys.readouterr().err.splitlines()[-1]
+            assert line.startswith("captioner: error: "), line
+            assert path in line
+            assert message in line
+    given = arguments(root, 3)
+    assert main(["train", "validate", *given[2:], "--ckpt_path", str(tmp_path / "hyper.ckpt")]) == 0
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_validating_writes_nothing_and_needs_weights(root, capsys):
+    before = (root / "run" / "config.yaml").read_bytes()
+    given = ["train", "validate", *arguments(root, 7)[2:]]
+    assert main([*given, "--ckpt_path", "last", "--data.eval_batch_size=3"]) == 0
+    assert "val/cider" in capsys.readouterr().out
+    assert (root / "run" / "config.yaml").read_bytes() == before
+    assert main(given) == 2
+    assert "validate needs weights: give --ckpt_path" in capsys.readouterr().err
+
+
+def test_what_is_watched_must_be_logged(tmp_path, capsys):
+    cases = {
+        "--best.monitor=val/cidr": "ModelCheckpoint watches 'val/cidr', which is not logged; choose one of val/nll",
+        "--stopping.monitor=loss": "EarlyStopping watches 'loss', which is not logged",
+        "--trainer.limit_val_batches=0": "nothing is validated; let it watch the training by --best.monitor train/loss",
+    }
+    for change, message in cases.items():
+        assert main([*arguments(tmp_path, 1), change]) == 2, change
+        assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_training_without_validation(tmp_path, capsys):
+    """By the arguments that the error names."""
+    watched = "--best.monitor train/loss --best.mode min --best.filename best-{epoch:02d} --stopping.monitor train/loss"
+    without = [*watched.split(), "--stopping.mode", "min", "--trainer.limit_val_batches=0"]
+    assert main([*arguments(tmp_path, 2), *without]) == 0
+    assert "the best checkpoint (train/loss " in capsys.readouterr().out
+    assert len(list((tmp_path / "run" / "checkpoints").glob("best-*.ckpt"))) == 1
+
+
+def test_one_training_in_a_folder(tmp_path, capsys):
+    with held(str(tmp_path / "run")):
+        assert main(arguments(tmp_path, 1)) == 2
+    assert "another training is writing to it; choose another --run_dir" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_folder_that_cannot_be_locked_is_trained_in(tmp_path, monkeypatch):
+    def no_locks(*arguments, **options):
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(train, "locked", no_locks)
+    with (
+        pytest.warns(UserWarning, match=r"cannot be locked, start one training in it only \(no locks here\)"),
+        held("x"),
+    ):
+        pass
+
+
+def test_an_end_names_the_best_and_what_to_do_next(root, capsys):
+    assert main(resumed(root)) == 0
+    out = capsys.readouterr().out.splitlines()
+    (best,) = (root / "run" / "checkpoints").glob("best-*.ckpt")
+    assert re.fullmatch(rf"captioner: the best checkpoint \(val/cider \d+\.\d\d\) is {re.escape(str(best))}", out[-3])
+    assert out[-2].split(":  ")[1] == f"captioner caption PHOTO.jpg --model {best}"
+    assert out[-1].split(":   ")[1] == f"captioner export {best} --output model.safetensors"
+
+
+def test_learning_rates_are_logged(root):
+    events = EventAccumulator(str(root / "run"))
+    events.Reload()
+    assert any(name.startswith("lr-") for name in events.Tags()["scalars"])
+
+
+def test_commands_without_data_are_not_offered(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "test"])
+    assert "fit, validate" in capsys.readouterr().err.replace("'", "").replace("{fit,validate}", "fit, validate")
 
 
 def test_errors_are_one_line(tmp_path, capsys):

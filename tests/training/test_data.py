@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from training_cases import data
 
 from captioner.data.readers import SyntheticShapes
@@ -49,6 +51,54 @@ def test_training_needs_captions(tmp_path):
     assert len(data(tmp_path, reader=Half(tmp_path / "pictures", num_train=10)).items("train")) == 5
     with pytest.raises(ValueError, match="nothing in the split 'train' has a caption"):
         data(tmp_path, reader=Bare(tmp_path / "pictures", num_train=10)).items("train")
+
+
+def with_captions(module, split, change):
+    """Data whose captions are changed once they are read."""
+    module._items[split] = [replace(item, captions=change(item.captions)) for item in module.items(split)]
+    return module
+
+
+def test_captions_without_words_are_not_trained_on_nor_validated(tmp_path):
+    """An image whose every caption is an emoji is no empty batch, and no end of a run."""
+    wordless = ("...", "\N{DOG FACE}", "\u200b")
+    for split in ("train", "dev"):
+        module = data(tmp_path, batch_size=1, eval_batch_size=1)
+        first = module.items(split)[0].key
+        module = with_captions(module, split, lambda captions, split=split: captions)
+        module._items[split][0] = replace(module._items[split][0], captions=wordless)
+        with pytest.warns(UserWarning, match=f"1 of .* items of the split '{split}' have no caption with a word in it"):
+            loader = module.train_dataloader() if split == "train" else module.val_dataloader()
+        assert all(batch.lengths.sum() > 0 for batch in loader)
+        assert ids(loader) == sorted(item.key for item in module.items(split) if item.key != first)
+        bare = with_captions(module, split, lambda captions: ("...",))
+        with pytest.raises(ValueError, match=f"nothing in the split '{split}' has a caption with a word"):
+            bare.encoded(split)
+
+
+def test_a_split_without_captions_is_found_before_training(tmp_path):
+    module = data(tmp_path)
+    module._items["dev"] = [replace(item, captions=("?",)) for item in module.items("dev")]
+    with pytest.raises(ValueError, match="nothing in the split 'dev' has a caption"):
+        module.setup("fit")
+
+
+def test_a_run_goes_on_with_the_data_it_began_with(tmp_path):
+    """The same vocabulary is not enough."""
+    state = data(tmp_path).state_dict()
+    fitting, validating = (
+        SimpleNamespace(state=SimpleNamespace(fn=fn)) for fn in (TrainerFn.FITTING, TrainerFn.VALIDATING)
+    )
+    same = data(tmp_path)
+    same.trainer = fitting
+    same.load_state_dict(state)
+    for split in ("train", "dev"):
+        changed = with_captions(data(tmp_path), split, lambda captions: captions[::-1] + captions[:1])
+        changed.trainer = fitting
+        with pytest.raises(ValueError, match=f"the run began with other data: in the split '{split}'"):
+            changed.load_state_dict(state)
+        changed.trainer = validating
+        changed.load_state_dict(state)  # other data may be validated
 
 
 def test_a_batch_moves_with_all_but_its_lengths(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import torch
 
 from captioner.types import Attended, TeacherForced
@@ -17,3 +20,10 @@ def test_values_of_real_words_come_in_the_order_of_the_logits():
 
 def test_attention_says_nothing_more_unless_it_has_something_to_say():
     assert dict(Attended(torch.zeros(1, 1, 2), None).extras) == {}
+
+
+def test_what_attention_gives_travels_between_processes():
+    attended = Attended(torch.zeros(1, 1, 2), None)
+    for twin in (pickle.loads(pickle.dumps(attended)), copy.deepcopy(attended)):
+        assert torch.equal(twin.context, attended.context)
+        assert twin.extras == {}

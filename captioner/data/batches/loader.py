@@ -126,19 +126,32 @@ class ResumableLoader(BatchLoader):
         if epoch != self.upcoming.epoch:
             self.upcoming.epoch, self.upcoming.num_used = epoch, 0
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Where the loader is."""
-        return {"epoch": self.upcoming.epoch, "num_used": self.upcoming.num_used, "num_batches": len(self)}
+        return {
+            "epoch": self.upcoming.epoch,
+            "num_used": self.upcoming.num_used,
+            "num_batches": len(self),
+            "settings": self.batches.settings,
+        }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to where another loader of the same data was.
 
         Raises:
-            ValueError: in mid-epoch, when the epoch of this loader has another number of batches.
+            ValueError: in mid-epoch, when the epoch of this loader has other batches.
         """
         if state["num_used"] and state["num_batches"] != len(self):
             raise ValueError(
                 f"cannot go on in mid-epoch: an epoch had {state['num_batches']} batches and has {len(self)} now; "
                 "resume with the same data, batch size and number of processes, or start anew from the weights"
+            )
+        own = self.batches.settings
+        changed = [name for name, value in state.get("settings", own).items() if own.get(name) != value]
+        if state["num_used"] and changed:
+            name = changed[0]
+            raise ValueError(
+                f"cannot go on in mid-epoch: data.{name} was {state['settings'][name]} and is {own.get(name)}; resume "
+                "with the same settings, or start anew from the weights"
             )
         self.upcoming.epoch, self.upcoming.num_used = state["epoch"], state["num_used"]

@@ -17,6 +17,10 @@ class EpochBatches(Protocol):
     def of_epoch(self, epoch: int) -> list[list[int]]:
         """The batches of an epoch, as indices of images."""
 
+    @property
+    def settings(self) -> dict[str, int]:
+        """What the batches of all processes together depend on, beside the images."""
+
 
 class BucketedBatches:
     """Shuffled batches of images whose longest captions are about alike.
@@ -92,6 +96,16 @@ class BucketedBatches:
         batches = batches[np.argsort(batches // block, kind="stable")]
         return [order[cuts[i] + self.rank : cuts[i + 1] : self.world_size].tolist() for i in batches]
 
+    @property
+    def settings(self) -> dict[str, int]:
+        """See `EpochBatches.settings`."""
+        return {
+            "batch_size (of all processes)": self.batch_size * self.world_size,
+            "seed": self.seed,
+            "bucket_window": self.window,
+            "open_shards": self.open_shards,
+        }
+
     def _order(self, rng: np.random.Generator) -> np.ndarray:
         """(N,) the images in a random order that reads from few shards at a time.
 
@@ -120,6 +134,7 @@ class OrderedBatches:
     def __init__(self, num_images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.settings = {"batch_size (of all processes)": batch_size * world_size}
         self.mine = range(rank % num_images if num_images else 0, num_images, world_size)
         self.batch_size = batch_size
 

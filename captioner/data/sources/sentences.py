@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,16 @@ class TextTransform(Transform):
             return self(item.text)
         except TextError as error:
             raise TextError(f"{item.key}: {error.name}", error.reason) from error
+
+    def check(self, items: Iterable[TextPair]) -> list[TextError]:
+        """See `Source.check`: the sentences without words."""
+        problems = []
+        for item in items:
+            try:
+                self.load(item, 0, 0)
+            except TextError as error:
+                problems.append(error)
+        return problems
 
     def stack(self, loaded: Sequence[Tensor]) -> Tensor:
         """(B, S) int64 ids, padded behind."""

@@ -126,8 +126,8 @@ def lstm_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 def mean_vector(memory: Memory) -> Tensor:
     """The mean annotation vector (B, D), of the real locations."""
-    real = memory.mask[..., None].to(memory.features.dtype)  # (B, L, 1)
-    return (memory.features * real).sum(1) / real.sum(1)
+    features = precise(memory.features * memory.mask[..., None])  # (B, L, D); bf16 would count 441 locations as 440
+    return (features.sum(1) / memory.mask.sum(1, keepdim=True)).to(memory.features.dtype)
 
 
 def orthogonal(weight: Tensor) -> None:

@@ -132,7 +132,8 @@ class CaptionData(SequenceData):
             self.build_cache(self._encoder(), device, wait=self.trainer is not None and self.trainer.num_nodes > 1)
 
     def setup(self, stage: str) -> None:
-        """Open the cache or the regions, and see that all images are in."""
+        """See `SequenceData.setup`; open the cache or the regions, and see that all images are in."""
+        super().setup(stage)
         if self.cache_dir is not None and self._cache is None:
             self._cache = self._opened_cache()
         if self.regions is not None and self._regions is None:
@@ -164,10 +165,11 @@ class CaptionData(SequenceData):
         if self.cache_dir is None:
             raise ValueError("there is no cache_dir to build a cache in")
         problems: list[ImageError] = []
-        for split, views in self._views():
+        wanted = [(self.items(split), views) for split, views in self._views()]  # all are read before any is encoded
+        for items, views in wanted:
             problems += build_cache(
                 self.cache_dir,
-                self.items(split),
+                items,
                 encoder,
                 self.transform,
                 self.augmentation,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch.distributed
@@ -14,7 +15,7 @@ from captioner.metrics import exact_match, quick_score
 from captioner.models import CaptionModel, Decoder, Encoder
 from captioner.specs import package_of
 from captioner.tokenizer import Tokenizer
-from captioner.training import Constant, Schedule, Task
+from captioner.training import Constant, NotFiniteError, Schedule, Task, named
 from captioner.types import Batch, Memory, Transform
 
 
@@ -51,6 +52,8 @@ class CaptioningTask(Task):
         ValueError: `init_from` holds another model or another vocabulary, or the encoder needs a source vocabulary
             and the data are photos.
     """
+
+    validates = ("val/nll", "val/cider", "val/bleu1", "val/bleu2", "val/bleu3", "val/bleu4", "val/exact")
 
     def __init__(
         self,
@@ -97,12 +100,15 @@ class CaptioningTask(Task):
         """Per-word likelihood of the references, and the model's own captions."""
         memory = self.model.encode(batch.source)
         nll = self.sums(memory, batch).logs["nll"]
+        if not math.isfinite(total := nll.total.item()):
+            where = f"in validation, with {named(batch.items)}"
+            raise NotFiniteError(f"the likelihood of references is not finite (infinite or NaN) {where}")
         found = self.search(*self.model.decoder.begin(memory), self.rules)
         for item, hypotheses in zip(batch.items, found, strict=True):
             self.references[item.key] = item.captions
             self.captions[item.key] = self.tokenizer.decode(hypotheses[0].tokens)
         # By an item's key: where there are fewer items than processes, some see what another has, and it counts once.
-        self.likelihoods[batch.items[0].key] = (nll.total.item(), nll.number.item())
+        self.likelihoods[batch.items[0].key] = (total, nll.number.item())
 
     def on_validation_epoch_end(self) -> None:
         """Score the captions of all processes together, each image once; all processes find the same."""

@@ -36,6 +36,14 @@ def test_padding_is_not_in_the_mean():
     assert mean_vector(Memory.from_words(features, mask)).tolist() == [[2, 3], [5, 6]]
 
 
+def test_half_precision_counts_right():
+    """bf16 has no 441; the sum of as many ones divided by 440 would be 1.0078."""
+    features = torch.ones(1, 441, 3, dtype=torch.bfloat16)
+    mean = mean_vector(Memory.from_words(features, torch.ones(1, 441, dtype=torch.bool)))
+    assert mean.tolist() == [[1, 1, 1]]
+    assert mean.dtype == torch.bfloat16
+
+
 def test_recurrent_matrices_are_orthogonal_gate_by_gate():
     weight = torch.zeros(4 * 5, 7 + 5)  # (4H, D + H): the recurrent part is the last H columns
     recurrent = weight[:, 7:]

@@ -59,11 +59,10 @@ def test_vocabularies_are_of_the_training_split_and_of_their_side():
     assert data.tokenizer is data.tokenizer
 
 
-def test_validation_gives_each_pair_once_in_order_and_training_needs_targets():
+def test_validation_gives_each_pair_once_in_order_and_both_need_targets():
     bare = TextPair(9, "ein Hund")
     data = make_data(some_pairs(bare), some_pairs(bare), eval_batch_size=2)
-    assert [len(batch.items) for batch in data.val_dataloader()] == [2, 2, 1]
-    assert {item.key for batch in data.val_dataloader() for item in batch.items} == {0, 1, 2, 3, 9}
+    assert [sorted(item.key for item in batch.items) for batch in data.val_dataloader()] == [[0, 1], [2, 3]]
     assert {item.key for batch in data.train_dataloader() for item in batch.items} == {0, 1, 2, 3}
     with pytest.raises(ValueError, match="nothing in the split 'train' has a caption"):
         _ = make_data([bare], [bare]).tokenizer
@@ -74,6 +73,15 @@ def test_a_sentence_without_words_is_one_readable_error(num_workers):
     data = make_data(some_pairs(), some_pairs(TextPair("line 7", "?!", ("what",))), num_workers=num_workers)
     with pytest.raises(LoadError, match=r"^line 7: '\?!': there are no words to read$"):
         list(data.val_dataloader())
+
+
+def test_a_sentence_without_words_is_found_before_training():
+    data = make_data(some_pairs(TextPair("line 7", "?!", ("what",)), TextPair("line 8", "", ("what",))), some_pairs())
+    with pytest.raises(
+        ValueError, match=r"line 7: '\?!': there are no words to read \(and 1 more of the split 'train'\)"
+    ):
+        data.setup("fit")
+    make_data(some_pairs(), some_pairs()).setup("fit")
 
 
 def test_sentences_are_the_same_in_every_epoch():

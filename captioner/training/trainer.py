@@ -1,0 +1,58 @@
+"""Lightning's trainer, with a number format that suits the device."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.precision.precision import _PRECISION_INPUT
+from pytorch_lightning.accelerators import Accelerator, CUDAAccelerator, MPSAccelerator
+from pytorch_lightning.plugins import Precision
+from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+
+from captioner.devices import EMULATED, has_bf16
+
+
+class Trainer(pl.Trainer):
+    """Lightning's trainer, which also takes "auto" as precision.
+
+    Args:
+        accelerator: see Lightning's, as for everything that is not named here.
+        precision: the number format; "auto" is "bf16-mixed" on a device that has bfloat16 units, and "32-true"
+            elsewhere, where bf16 would be emulated, many times slower. A line says which one it is. If a plugin of
+            precision is given, "auto" leaves the choice to it.
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: str | Accelerator = "auto",
+        precision: _PRECISION_INPUT | Literal["auto"] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        device = _device(accelerator)
+        name = "device" if device is None else device.type.upper()
+        plugins = kwargs.get("plugins")
+        if precision == "auto":
+            given = plugins if isinstance(plugins, list) else [plugins]
+            if any(isinstance(plugin, Precision) for plugin in given):
+                precision = None
+            elif device is not None and has_bf16(device):
+                precision = "bf16-mixed"
+                rank_zero_info(f"precision auto: bf16-mixed, as this {name} has bfloat16 units")
+            else:
+                precision = "32-true"
+                rank_zero_info(f"precision auto: 32-true, as this {name} has no bfloat16 units")
+        elif str(precision).startswith("bf16") and device is not None and not has_bf16(device):
+            rank_zero_warn(f"precision {precision}: {EMULATED.format(device=name)}; `precision: auto` chooses for you")
+        super().__init__(accelerator=accelerator, precision=precision, **kwargs)
+
+
+def _device(accelerator: str | Accelerator) -> torch.device | None:
+    """What kind of device Lightning will choose; None if it is one that is not known here."""
+    if accelerator in ("auto", "gpu", "cuda") and CUDAAccelerator.is_available():
+        return torch.device("cuda")
+    if accelerator in ("auto", "gpu", "mps") and MPSAccelerator.is_available():
+        return torch.device("mps")
+    return torch.device("cpu") if accelerator in ("auto", "cpu") else None
