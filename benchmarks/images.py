@@ -22,7 +22,7 @@ from captioner.types import CaptionedImage
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def feature_extraction(sizes: Sizes, device: torch.device) -> list[Side]:
+def feature_extraction(sizes: Sizes, device: torch.device, with_bf16: bool = True) -> list[Side]:
     """The training steps' CNN on the images of a batch: one by one, against all together."""
     encoder = make_encoder(sizes)
     theirs = textbook_encoder_of(encoder).to(device)
@@ -42,11 +42,11 @@ def feature_extraction(sizes: Sizes, device: torch.device) -> list[Side]:
     def side(name: str, run: partial[None], bf16: bool = False) -> Side:
         return Side(name, run, lambda number: len(pixels), counted=run, dtype="bfloat16" if bf16 else "float32")
 
-    return [
+    sides = [
         side("textbook, one by one, fp32", partial(one_by_one)),
         side("ours, a batch, fp32", partial(together, bf16=False)),
-        side("ours, a batch, bf16", partial(together, bf16=True), bf16=True),
     ]
+    return [*sides, side("ours, a batch, bf16", partial(together, bf16=True), bf16=True)] if with_bf16 else sides
 
 
 class TextbookPhotos(Dataset):

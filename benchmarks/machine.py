@@ -15,6 +15,7 @@ import torch
 
 import captioner
 from benchmarks.measure import timed
+from captioner.devices import has_bf16
 
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 PRODUCT_SIDE = {"cpu": 2048, "cuda": 8192}  # a GPU needs more to be busy
@@ -34,6 +35,7 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
         "cpu": model[1] if model else platform.processor(),
         "cores": os.cpu_count(),
         "flags": [flag for flag in FLAGS if flag in flags],
+        "bf16_units": has_bf16(device),
         "threads": threads,
         "device": device.type,
         "gpu": torch.cuda.get_device_name(device) if on_cuda else None,

@@ -34,6 +34,7 @@ class Side:
         compiled: whether operations are fused, so that counting them one by one says nothing of memory traffic.
         set_aside: whether it works in memory that is set aside for it, so that a round's peak says nothing.
         optional: whether it may fail; it is left out then, with its reason told.
+        most_rounds: how many rounds it takes part in; None is all of them.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Side:
     compiled: bool = False
     set_aside: bool = False
     optional: bool = False
+    most_rounds: int | None = None
 
 
 @dataclass
@@ -142,7 +144,9 @@ def count(measured: Sequence[tuple[Side, Timing]], deadline: float = math.inf) -
 
 
 def _goes_on(side: Side, timing: Timing, number: int, device: torch.device, say: Callable[[str], None]) -> bool:
-    """Whether a side has done a round; an optional one that fails is left out."""
+    """Whether a side has done a round, or all that it has to; an optional one that fails is left out."""
+    if side.most_rounds is not None and number >= side.most_rounds:
+        return True
     with _leaving_out(side, say) as went_well:
         timing.seconds.append(timed(partial(side.run, number), device))
         timing.units.append(side.units(number))

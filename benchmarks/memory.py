@@ -53,6 +53,12 @@ def is_compiled(case: str, number: int) -> bool:
     return case in ("decoder_step", "train_step") and FORMATS[number].compiled
 
 
+def is_bf16(case: str, number: int) -> bool:
+    """Whether a side's products are in bf16."""
+    in_steps = case in ("decoder_step", "train_step") and FORMATS[number].bf16
+    return in_steps or (case, number) == ("features", 2)
+
+
 def peak_memory(case: str, number: int, quick: bool, threads: int) -> tuple[str, float]:
     """The name of a side, and MB of its peak, measured in a process of its own.
 

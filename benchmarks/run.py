@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from math import inf
 from os import cpu_count
@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import captioning, images, machine, startup
 from benchmarks.measure import Side, count, interleave
-from benchmarks.memory import NUM_SIDES, TITLES, is_compiled, peak_memory
+from benchmarks.memory import NUM_SIDES, TITLES, is_bf16, is_compiled, peak_memory
 from benchmarks.table import Row, headline, rows_of, rows_of_samples, table
 from benchmarks.training import (
     COMPILED_GRAPHS,
@@ -36,6 +36,7 @@ from benchmarks.training import (
 )
 from benchmarks.workload import Sizes, sizes_for
 from captioner.cli.allocator import keep_freed_memory
+from captioner.devices import has_bf16
 
 RESULTS = Path(__file__).parent / "results"
 NUM_BATCHES = 3  # that the decoder's training steps take in turn
@@ -83,9 +84,15 @@ class Bench:
         return rows
 
     def formats(self, *formats: Format) -> list[Format]:
-        """Those of these that take part."""
+        """Those of these that take part; bf16 where it is emulated does not, unless it is quick."""
         on_gpu = self.device.type == "cuda"
-        return [how for how in formats if (self.compiled or not how.compiled) and (on_gpu or not how.graphs)]
+        some = [how for how in formats if (self.compiled or not how.compiled) and (on_gpu or not how.graphs)]
+        return [how for how in some if self.fast_bf16 or not how.bf16]
+
+    @property
+    def fast_bf16(self) -> bool:
+        """Whether bf16 is worth measuring."""
+        return self.quick or has_bf16(self.device)
 
 
 def say(text: str) -> None:
@@ -99,13 +106,16 @@ def decoder_step(bench: Bench) -> list[Row]:
     sides = [work.side(how) for how in (TUTORIALS, OURS_EAGER)]
     others = (GRAPHS, DEFAULT, COMPILED_GRAPHS, OURS_COMPILED, *FOR_INFORMATION)  # the first go where time is short
     sides += [work.side(how, optional=True) for how in bench.formats(*others)]
+    if not bench.fast_bf16:  # what it costs, once
+        emulated = work.side(Format(True, bf16=True), optional=True)
+        sides.append(replace(emulated, name=f"{emulated.name}, emulated", counted=None, most_rounds=1))
     return bench.timed("Decoder training step", "captions/s", sides)
 
 
 def train_step(bench: Bench) -> list[Row]:
     """The whole training step with a live, frozen CNN."""
     work = TrainingWork(bench.sizes, bench.device, num_batches=1, live=True)
-    sides = [work.side(how) for how in (TUTORIALS, OURS_EAGER, Format(True, bf16=True))]
+    sides = [work.side(how) for how in (TUTORIALS, OURS_EAGER, *bench.formats(Format(True, bf16=True)))]
     sides += [work.side(how, optional=True) for how in bench.formats(GRAPHS, DEFAULT, COMPILED_GRAPHS)]
     return bench.timed(f"Training step, frozen {bench.sizes.network}", "captions/s", sides, LIVE_ROUNDS)
 
@@ -116,7 +126,7 @@ def finetune_step(bench: Bench) -> list[Row]:
     if bench.device.type != "cuda" and not bench.quick:
         return [Row(title, "on a GPU", "captions/s", None, [])]
     work = TrainingWork(bench.sizes, bench.device, num_batches=1, live=True, fine_tuned=True)
-    sides = [work.side(how) for how in (TUTORIALS, OURS_EAGER, Format(True, bf16=True))]
+    sides = [work.side(how) for how in (TUTORIALS, OURS_EAGER, *bench.formats(Format(True, bf16=True)))]
     sides += [work.side(how, optional=True) for how in bench.formats(GRAPHS, DEFAULT, COMPILED_GRAPHS)]
     return bench.timed(title, "captions/s", sides, LIVE_ROUNDS)
 
@@ -144,7 +154,7 @@ def bulk(bench: Bench) -> list[Row]:
 
 def features(bench: Bench) -> list[Row]:
     """The CNN alone."""
-    sides = images.feature_extraction(bench.sizes, bench.device)
+    sides = images.feature_extraction(bench.sizes, bench.device, bench.fast_bf16)
     return bench.timed(f"Features of {bench.sizes.network}", "images/s", sides)
 
 
@@ -167,7 +177,8 @@ def memory(bench: Bench) -> list[Row]:
     for case, num_sides in NUM_SIDES.items():
         samples = {}
         for number in range(num_sides):
-            if bench.compiled or not is_compiled(case, number):
+            runs = bench.compiled or not is_compiled(case, number)
+            if runs and (bench.fast_bf16 or not is_bf16(case, number)):
                 name, peak = peak_memory(case, number, bench.quick, bench.threads)
                 samples[name] = [peak]
                 say(f"  {case}, {name}: {peak:,.0f} MB")

@@ -25,7 +25,7 @@ from captioner.predictors import find_device
 from captioner.specs import build_part, describe_part, weightless
 from captioner.tasks.captioning import CaptionData, CaptioningTask
 from captioner.tokenizer import WordLevel
-from captioner.training import AtomicCheckpointIO, Schedule, WarmupCosine
+from captioner.training import AtomicCheckpointIO, Schedule, Trainer, WarmupCosine
 
 MAX_WORKERS = 15
 CLIP = 5.0
@@ -185,13 +185,12 @@ def make_task(
 
 
 def make_trainer(device: torch.device, folder: Path, callbacks: list[pl.Callback], **options: Any) -> pl.Trainer:
-    """A quiet trainer, in bf16 on a GPU."""
-    on_gpu = device.type == "cuda"
-    return pl.Trainer(
+    """A quiet trainer, in bf16 where the device has it."""
+    return Trainer(
         default_root_dir=folder,
-        accelerator="gpu" if on_gpu else "cpu",
+        accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
-        precision="bf16-mixed" if on_gpu else "32-true",
+        precision="auto",
         gradient_clip_val=CLIP,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],

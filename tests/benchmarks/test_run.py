@@ -10,9 +10,9 @@ import torch
 
 from benchmarks.captioning import require_equal
 from benchmarks.measure import Side, Timing, count, count_work, interleave
-from benchmarks.run import CASES, main
-from benchmarks.table import rows_of, rows_of_samples, table
-from benchmarks.workload import Sizes, training_batches
+from benchmarks.run import CASES, Bench, decoder_step, main
+from benchmarks.table import headline, rows_of, rows_of_samples, table
+from benchmarks.workload import Sizes, sizes_for, training_batches
 
 CPU = torch.device("cpu")
 RATES = {"float32": 100.0, "bfloat16": 200.0, "copy": 50.0}
@@ -58,6 +58,44 @@ def test_sides_take_turns():
     timings = [timing for _, timing in interleave(sides, 2, CPU, ignore)]
     assert order == [("a", 0), ("b", 0), ("a", 0), ("b", 0), ("a", 1), ("b", 1)]  # the first of each warms up
     assert [len(timing.seconds) for timing in timings] == [2, 2]
+
+
+def test_a_slow_side_takes_part_in_some_rounds():
+    sides = [Side("a", ignore, lambda number: 1), Side("b", ignore, lambda number: 1, most_rounds=1)]
+    timings = [timing for _, timing in interleave(sides, 3, CPU, ignore)]
+    assert [len(timing.seconds) for timing in timings] == [3, 1]
+    assert [len(row.samples) for row in rows_of("case", "x/s", timings, RATES)] == [3, 1]
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_bf16_is_measured_in_full_where_the_device_has_it(monkeypatch, tmp_path, units):
+    monkeypatch.setattr("benchmarks.run.has_bf16", lambda device: units)
+    found = []
+    monkeypatch.setattr("benchmarks.run.interleave", lambda sides, *rest: found.extend(sides) or [])
+    decoder_step(Bench(sizes_for(CPU, True), CPU, 2, 1, False, False, RATES, tmp_path))
+    bf16 = {side.name: side.most_rounds for side in found if side.dtype == "bfloat16"}
+    assert "ours, eager fp32" in [side.name for side in found]
+    assert bf16 == (
+        {"ours, eager bf16": None, "textbook, eager bf16": None} if units else {"ours, eager bf16, emulated": 1}
+    )
+
+
+def test_a_machine_without_bf16_units_is_one_that_says_so():
+    machine = {
+        "cpu": "x",
+        "gpu": None,
+        "cores": 2,
+        "flags": [],
+        "threads": 2,
+        "torch": "2",
+        "python": "3",
+        "date": "today",
+    }
+    machine |= {"load": None, "bf16_units": False}
+    assert headline(machine, dict.fromkeys(RATES, 1000000000.0)).endswith(
+        "bf16 is emulated, `precision: auto` is fp32."
+    )
+    assert "emulated" not in headline({**machine, "bf16_units": True}, dict.fromkeys(RATES, 1000000000.0))
 
 
 def fail(number: int) -> None:

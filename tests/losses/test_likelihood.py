@@ -10,6 +10,7 @@ from loss_cases import LENGTHS, NUM_LOCATIONS, NUM_WORDS, VOCAB_SIZE, answer, ha
 from torch.nn import functional
 
 from captioner.losses import SCALES, CaptionLoss, HardAttentionLoss, doubly_stochastic_term
+from captioner.types import TeacherForced
 
 
 def by_hand(output, targets, label_smoothing=0.0):
@@ -139,6 +140,23 @@ def test_gradients_reach_words_and_attention_but_not_padding(scale):
     assert output.logits.grad.any(dim=-1).all()
     assert output.alpha.grad[output.mask].any(dim=-1).all()
     assert not output.alpha.grad[LENGTHS == 0].any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("loss", [CaptionLoss, HardAttentionLoss])
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_captions_are_no_loss(scale, loss, smoothing):
+    """Neither is their mean NaN, nor a gradient."""
+    mask = torch.zeros(2, 3, 4, dtype=torch.bool)
+    alpha, path = torch.zeros(2, 3, 4, 5, requires_grad=True), torch.zeros(2, 3, 4, requires_grad=True)
+    sampled = {"sample_log_prob": path, "entropy": path} if loss is HardAttentionLoss else {}
+    locations, places = torch.ones(2, 5, dtype=torch.bool), torch.zeros(0, dtype=torch.long)
+    output = TeacherForced(torch.zeros(0, 7, requires_grad=True), mask, alpha, sampled, locations, places)
+    sums = loss(scale=scale, label_smoothing=smoothing)(output, torch.zeros(2, 3, 4, dtype=torch.long))
+    sums.mean.backward()
+    assert sums.mean.item() == sums.count.item() == 0
+    assert {mean.value.item() for mean in sums.logs.values()} == {0}
+    assert not alpha.grad.any()
 
 
 def test_a_decoder_that_does_not_attend_has_no_term():
