@@ -54,10 +54,12 @@ def _load() -> float | None:
 
 def attainable(device: torch.device, quick: bool = False) -> dict[str, float]:
     """Rates that large operations reach: FLOP/s of products in "float32" and "bfloat16", and "copy" in bytes/s."""
-    side = QUICK_SIDE if quick else PRODUCT_SIDE[device.type]
+    full_side = QUICK_SIDE if quick else PRODUCT_SIDE[device.type]
     num_bytes = QUICK_BYTES if quick else COPY_BYTES
     rates = {}
     for dtype in (torch.float32, torch.bfloat16):
+        emulated = dtype == torch.bfloat16 and not has_bf16(device)
+        side = QUICK_SIDE if emulated else full_side  # a large one would take minutes
         left, right = torch.randn(2, side, side, device=device, dtype=dtype)
         rates[str(dtype).removeprefix("torch.")] = 2 * side**3 / _best(partial(torch.mm, left, right), device)
     source = torch.ones(num_bytes // 4, device=device)

@@ -117,14 +117,14 @@ def _share(rate: float | None, attainable: float) -> float | None:
 def headline(machine: Mapping[str, Any], rates: Mapping[str, float]) -> str:
     """One paragraph that names the machine."""
     what = f"{machine['gpu']}, " if machine["gpu"] else ""
-    units = (
-        "" if machine.get("bf16_units", True) else " No bfloat16 units: bf16 is emulated, `precision: auto` is fp32."
-    )
+    without = not machine.get("bf16_units", True)
+    units = " No bfloat16 units: bf16 is emulated, `precision: auto` is fp32." if without else ""
+    bf16 = rates["bfloat16"] / 1e9
     load = "" if machine["load"] is None else f" Load at the start: {machine['load']}."
     return (
         f"{what}{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['flags'])}), {machine['threads']} "
         f"threads; torch {machine['torch']}, Python {machine['python']}; {machine['date']}. Attainable: "
-        f"{rates['float32'] / 1e9:,.0f} GFLOP/s in fp32, {rates['bfloat16'] / 1e9:,.0f} in bf16, copies of "
+        f"{rates['float32'] / 1e9:,.0f} GFLOP/s in fp32, {bf16:,.{1 if bf16 < 10 else 0}f} in bf16, copies of "
         f"{rates['copy'] / 1e9:,.1f} GB/s.{load}{units}"
     )
 

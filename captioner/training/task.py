@@ -165,7 +165,7 @@ class Task(pl.LightningModule, ABC):
         Raises:
             CheckpointError: it is not of this model, vocabulary or (when training goes on) transform.
         """
-        training = self.trainer.state.fn == TrainerFn.FITTING
+        training = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         require_resumable(checkpoint, self.bundle(), self.state_dict(), same_transform=training)
         states = checkpoint.get("optimizer_states") or [{"param_groups": []}]
         self.goes_on_undivided = any("name" not in group for group in states[0]["param_groups"])
