@@ -147,7 +147,8 @@ def run(command: list[str], environments: list[dict[str, str]]) -> list[int]:
         if child == 0:
             os.environ |= environment | {"CUDA_VISIBLE_DEVICES": ""}
             sys.path.append(str(Path(__file__).parent))  # where a config finds `Killer`
-            sys.argv = [str(ROOT / "scripts" / "train.py"), *command]  # what Lightning starts again
+            sys.argv = [str(ROOT / "scripts" / "train.py"), *command]  # what Lightning starts again,
+            sys.modules["__main__"].__spec__ = None  # and not `python -m pytest`
             status = 70
             try:
                 status = main(command)
@@ -252,7 +253,7 @@ def test_a_process_without_photos_of_its_own_changes_nothing(folder):
 
 
 def test_one_process_writes(folder):
-    assert {path.name for path in (folder / "two").iterdir()} == {"checkpoints", "config.yaml", "metrics.csv"}
+    assert {path.name for path in (folder / "two").iterdir()} == {".lock", "checkpoints", "config.yaml", "metrics.csv"}
     names = sorted(path.name for path in (folder / "two" / "checkpoints").iterdir())
     assert len(names) == 2
     assert names[1] == "last.ckpt"
