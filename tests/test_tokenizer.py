@@ -323,13 +323,12 @@ def test_words_are_not_warned_of(case, recwarn):
 
 
 @pytest.mark.parametrize("builder", [*BUILDERS.values(), Characters()])
-@pytest.mark.parametrize("half", ["\ud83d", "\udc15", "\udcff"])
-def test_half_a_character_is_unknown(builder, half):
+def test_half_a_character_is_unknown(builder):
     """As of an emoji that was cut, or of bytes on a command line: a text as any other, not an error."""
-    tokenizer = builder.fit([*CAPTIONS, f"a dog {half} runs"])
-    text = f"a black{half} dog{half}"
-    assert tokenizer.encode(text) == tokenizer.encode(text.replace(half, "\ufffd"))
-    assert [where for _, where in tokenizer.align(text)] == [
-        where for _, where in tokenizer.spans(tokenizer.encode(text))
-    ]
-    assert not any(half in word for word in tokenizer.words(tokenizer.encode(text)))
+    for half in ("\ud83d", "\udc15", "\udcff"):
+        tokenizer = builder.fit([*CAPTIONS, f"a dog {half} runs"])
+        text = f"a black{half} dog{half}"
+        ids = tokenizer.encode(text)
+        assert ids == tokenizer.encode(text.replace(half, "\ufffd"))
+        assert [where for _, where in tokenizer.align(text)] == [where for _, where in tokenizer.spans(ids)]
+        assert not any(half in word for word in tokenizer.words(ids))

@@ -1,7 +1,7 @@
 """Captions in, scores out: BLEU, METEOR, ROUGE-L, CIDEr, caption statistics, and COCO's files."""
 
 from captioner.metrics.coco import read_references, read_results, write_results
-from captioner.metrics.scores import Scores, quick_score, score
+from captioner.metrics.scores import Scores, find_tokenizer, quick_score, score
 from captioner.metrics.statistics import caption_statistics, exact_match
 from captioner.metrics.tokenizers import BuiltinTokenizer, CaptionTokenizer, PTBTokenizer
 
@@ -12,6 +12,7 @@ __all__ = [
     "Scores",
     "caption_statistics",
     "exact_match",
+    "find_tokenizer",
     "quick_score",
     "read_references",
     "read_results",

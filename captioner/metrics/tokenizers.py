@@ -163,7 +163,7 @@ _CLITIC = re.compile(r"’(?=(?:s|m|d|re|ve|ll)$)|(?<=^n)’(?=t$)", re.IGNORECA
 
 
 def _ptb_like(caption: str) -> str:
-    text = html.unescape(caption).translate(_RESPELLED)
+    text = _on_one_line(html.unescape(caption)).translate(_RESPELLED)
     text = _MIXED_NUMBER.sub("\xa0", text)
     tokens = _TOKEN.findall(text) if text.isascii() else _beyond_ascii(unicodedata.normalize("NFC", text))
     return _without_punctuation(tokens).lower().translate(_BRACKETS)
