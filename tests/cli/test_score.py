@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 
 import pytest
@@ -103,3 +104,14 @@ def test_scores_that_cannot_be_written_are_shown(arguments, capsys, monkeypatch)
     out, err = capsys.readouterr()
     assert "CIDEr" in out
     assert err.startswith(f"captioner: error: {place.parent}: ") and err.count("\n") == 1
+
+
+def test_a_full_disk_is_named_with_the_file(arguments, capsys, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("captioner.files.os.fsync", full)
+    options = {"references": arguments.references, "results": arguments.results, "output": arguments.output}
+    assert main(["score", *(part for name, path in options.items() for part in (f"--{name}", str(path)))]) == 2
+    assert capsys.readouterr().err == f"captioner: error: {arguments.output}: No space left on device\n"
+    assert sorted(path.name for path in arguments.output.parent.iterdir()) == ["references.json", "results.json"]

@@ -142,9 +142,7 @@ def test_a_likelihood_that_is_not_finite_names_the_images(bundle, items, value):
     copy = rebuild(describe(bundle), bundle.model.state_dict())
     with torch.no_grad():
         copy.model.decoder.output.bias[copy.tokenizer.encode("dog")[0]] = value
-    with pytest.raises(
-        ValueError, match=r"log-likelihood of these images' references is nan: \[\d, \d, \d\]; numbers in"
-    ):
+    with pytest.raises(ValueError, match=r"log-likelihood of these images' references is nan: \[\d, \d, \d\];"):
         evaluate(Captioner(copy, "cpu"), items, num_workers=0, batch_size=3)
 
 
