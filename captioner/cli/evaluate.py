@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from captioner.cli.arguments.photos import add_model_arguments, load_captioner
@@ -43,6 +44,11 @@ def run(args: argparse.Namespace) -> int:
         raise CacheError(f"{len(missing)} images are not among the features; the first: {missing[0]}")
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)  # now, so that nothing is lost where it cannot be
+
+    def keep(captions: Mapping[int | str, str]) -> None:
+        (folder / "metrics.json").unlink(missing_ok=True)  # of other captions
+        write_results(folder / "captions.json", captions)
+
     result = evaluate(
         captioner,
         items,
@@ -52,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         args.batch_size,
         tokenizer=tokenizer,
         require_meteor=args.meteor,
-        keep=lambda captions: write_results(folder / "captions.json", captions),
+        keep=keep,
     )
     settings = {
         "model": args.model or "shipped",

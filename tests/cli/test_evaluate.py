@@ -92,6 +92,7 @@ def test_captions_are_kept_if_they_cannot_be_scored(run, data, tmp_path, monkeyp
     def fail(*args):
         raise JavaError("the PTB tokenizer gave 3 lines for 4 captions")
 
+    (tmp_path / "metrics.json").write_text("of other captions")
     monkeypatch.setattr("captioner.evaluation.captions.score", fail)
     status, _, err = run("--data", data, "--output", tmp_path)
     assert (status, err[-1]) == (2, "captioner: error: the PTB tokenizer gave 3 lines for 4 captions")

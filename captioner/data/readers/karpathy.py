@@ -73,5 +73,5 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _karpathy_file(entry: dict[str, Any], where: str) -> str:
     """An image's file within the images' folder: COCO's entries name a folder too."""
-    folder = file_name(entry, "filepath", where) if entry.get("filepath") else ""
-    return str(Path(folder, file_name(entry, "filename", where)))
+    name = file_name(entry, "filename", where)
+    return str(Path(file_name(entry, "filepath", where), name)) if entry.get("filepath") else name
