@@ -66,6 +66,10 @@ def whole_file(path: str | Path, workshop: Path | None = None) -> Iterator[Binar
         if fcntl is None:
             os.replace(unfinished, path)  # Windows moves no file that is open
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a disk that is full does not say of which file
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

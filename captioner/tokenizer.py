@@ -8,17 +8,25 @@ captioning does; hyphens and apostrophes inside a word stay ("t-shirt", "man's")
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Encoding, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HFTokenizer
 
 SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 WORD = r"\w+(?:['’-]\w+)*"
 CHARACTER = r"[\s\S]"
 SUBWORD_PREFIX = "##"  # marks a piece that continues a word
+HALVES = re.compile("[\ud800-\udfff]")  # half characters, which no tokenizer can read
+UNCUT = re.compile(  # longer than words are in scripts without spaces: Han and Kana; Thai, Lao, Burmese, Khmer
+    "[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]{6}|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]{16}"
+)
+FEW_WORDS = 1.5  # a caption's, on average: captions are not words but sentences without spaces, then
+SAMPLE = 1000  # captions that are looked at for it
 
 
 class Tokenizer:
@@ -54,7 +62,10 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a caption's words, without begin and end words."""
-        return self.backend.encode(text, add_special_tokens=False).ids
+        return self._encoding(text).ids
+
+    def _encoding(self, text: str) -> Encoding:
+        return self.backend.encode(_whole(text), add_special_tokens=False)
 
     def spans(self, ids: Sequence[int]) -> list[tuple[str, slice]]:
         """The words that ids spell, and which positions spell each: one per word, more for byte pairs.
@@ -103,7 +114,7 @@ class Tokenizer:
         They are spelt as in the text (lower-cased, in Unicode's form NFKC), where `words` has "<unk>".
         """
         text = unicodedata.normalize("NFKC", text)  # as `encode` does, so that offsets count the same characters
-        encoding = self.backend.encode(text, add_special_tokens=False)
+        encoding = self._encoding(text)
         aligned: list[tuple[str, slice]] = []
         previous = None  # the index of the word before
         for position, (index, (start, end)) in enumerate(zip(encoding.word_ids, encoding.offsets, strict=True)):
@@ -164,6 +175,8 @@ class WordLevel(TokenizerBuilder):
         if self.max_size is not None and self.max_size <= len(SPECIAL_WORDS):
             raise ValueError(f"max_size {self.max_size} has no room for words beside {', '.join(SPECIAL_WORDS)}")
         backend = _plain(models.WordLevel(unk_token="<unk>"))
+        captions = list(captions)
+        _warn_of_sentences(backend, captions)
         trainer = trainers.WordLevelTrainer(
             vocab_size=2**31 if self.max_size is None else self.max_size,
             min_frequency=self.min_count,
@@ -188,7 +201,7 @@ class BytePairs(TokenizerBuilder):
 
     def fit(self, captions: Iterable[str]) -> Tokenizer:
         """See `TokenizerBuilder.fit`."""
-        captions = list(captions)
+        captions = list(map(_whole, captions))
         backend = _plain(models.BPE(unk_token="<unk>", continuing_subword_prefix=SUBWORD_PREFIX))
         characters = sorted(set("".join(_split(backend, captions))))
         # The library numbers single characters in the order of a hash table, another one each time, and breaks ties
@@ -235,6 +248,27 @@ def _plain(model: models.Model) -> HFTokenizer:
     return backend
 
 
+def _whole(text: str) -> str:
+    """A text in which half characters, as of an emoji that was cut, are the sign for an unknown one."""
+    return text if text.isascii() else HALVES.sub("\ufffd", text)
+
+
+def _warn_of_sentences(backend: HFTokenizer, captions: Sequence[str]) -> None:
+    """Warn where whole sentences would be words."""
+    sample = [caption for caption in map(_whole, captions[:SAMPLE]) if caption.strip()]
+    if not sample:
+        return
+    mean = sum(1 for _ in _split(backend, sample)) / len(sample)
+    uncut = sum(UNCUT.search(caption) is not None for caption in sample)
+    if 0 < mean < FEW_WORDS or uncut > len(sample) / 2:
+        warnings.warn(
+            f"the captions average {mean:.1f} words. In a language that is written without spaces (Chinese, Japanese, "
+            "Thai) a whole sentence is one word of WordLevel: choose Characters or BytePairs as the vocabulary, or put "
+            "spaces between the words",
+            stacklevel=3,
+        )
+
+
 def _split(backend: HFTokenizer, captions: Iterable[str]) -> Iterator[str]:
     """The words of captions, as training sees them."""
     for caption in captions:
@@ -243,7 +277,7 @@ def _split(backend: HFTokenizer, captions: Iterable[str]) -> Iterator[str]:
 
 
 def _train(backend: HFTokenizer, trainer: trainers.Trainer, captions: Iterable[str]) -> Tokenizer:
-    backend.train_from_iterator(captions, trainer)
+    backend.train_from_iterator(map(_whole, captions), trainer)
     tokenizer = Tokenizer(backend)
     if tokenizer.vocab_size == len(SPECIAL_WORDS):
         raise ValueError(

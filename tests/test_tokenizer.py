@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -267,3 +268,67 @@ def test_unknown_words_are_named_as_spelt():
     tokenizer = WordLevel(min_count=1).fit(["a red dog"])
     assert tokenizer.unknown_words("A Zxqv dog, réd!") == ["zxqv", "réd"]
     assert tokenizer.unknown_words("a dog") == []
+
+
+# ------------------------------------------------------------------------------------------ other scripts
+
+SCRIPTS = {
+    "एक लड़की खेल रही है, और कुत्ता दौड़ता है।": "एक लड़की खेल रही है और कुत्ता दौड़ता है",
+    "رَجُلٌ يَرْكَبُ حِصَانًا.": "رَجُلٌ يَرْكَبُ حِصَانًا",
+    "Un café, très éloigné": "un café très éloigné",
+    "ชายขี่ม้า วันนี้": "ชายขี่ม้า วันนี้",
+    "ಕನ್ನಡ ನಾಯಿ မြန်မာ x̂y": "ಕನ್ನಡ ನಾಯಿ မြန်မာ x̂y",
+}
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+@pytest.mark.parametrize("text", SCRIPTS)
+def test_marks_belong_to_words_however_they_are_encoded(builder, text):
+    tokenizer = type(BUILDERS[builder])(1 if builder == "words" else 400).fit(SCRIPTS)
+    for form in ("NFC", "NFD"):
+        ids = tokenizer.encode(unicodedata.normalize(form, text))
+        assert tokenizer.decode(ids) == unicodedata.normalize("NFKC", SCRIPTS[text])
+
+
+UNCUT = {
+    "Chinese": ["一个人在沙滩上骑马。", "两只狗在雪地里奔跑。"],
+    "Chinese, with commas and a number": ["一个穿红色衣服的女孩，在公园里放风筝，2只小狗。"] * 3,
+    "Japanese": ["男性が浜辺で馬に乗っている。", "犬が走る"],
+    "Thai": ["ชายคนหนึ่งขี่ม้าบนชายหาด", "สุนัขสองตัววิ่งเล่นในหิมะ และเด็กชาย"],
+    "dates": ["1999-03-03", "2004-05-06"],
+}
+CUT = {
+    "English": ["a dog runs", "two dogs"],
+    "Chinese, cut into words": ["一个 人 在 沙滩 上 骑马 。"],
+    "Japanese, cut into words": ["男性 が スケートボード に 乗って いる 。", "犬 が 走る"],
+    "Thai, cut into words": ["ชาย คน หนึ่ง ขี่ ม้า บน ชายหาด"],
+    "Korean": ["한 남자가 해변에서 말을 타고 있다"],
+    "one of many": ["a dog runs on the beach"] * 9 + ["一个人在沙滩上骑马。"],
+    "blanks": ["", " ", "two brown dogs", ""],
+}
+
+
+@pytest.mark.parametrize("case", UNCUT)
+def test_sentences_that_would_be_words_are_warned_of(case):
+    with pytest.warns(UserWarning, match=r"the captions average \d\.\d words.*Characters or BytePairs"):
+        WordLevel(min_count=1).fit(UNCUT[case])
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_words_are_not_warned_of(case, recwarn):
+    WordLevel(min_count=1).fit(CUT[case])
+    BytePairs().fit(UNCUT["Chinese"])
+    Characters().fit(UNCUT["Chinese"])
+    assert not recwarn
+
+
+@pytest.mark.parametrize("builder", [*BUILDERS.values(), Characters()])
+def test_half_a_character_is_unknown(builder):
+    """As of an emoji that was cut, or of bytes on a command line: a text as any other, not an error."""
+    for half in ("\ud83d", "\udc15", "\udcff"):
+        tokenizer = builder.fit([*CAPTIONS, f"a dog {half} runs"])
+        text = f"a black{half} dog{half}"
+        ids = tokenizer.encode(text)
+        assert ids == tokenizer.encode(text.replace(half, "\ufffd"))
+        assert [where for _, where in tokenizer.align(text)] == [where for _, where in tokenizer.spans(ids)]
+        assert not any(half in word for word in tokenizer.words(ids))

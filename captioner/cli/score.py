@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from captioner.cli.arguments.scores import add_score_arguments, print_scores
 from captioner.files import write_whole
 
 
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='the captions to score: [{"image_id": 1, "caption": "..."}, ...]',
     )
     parser.add_argument("--output", type=Path, metavar="METRICS.json", help="write the unrounded scores here")
+    add_score_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,12 +36,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         OSError: when a file cannot be read or written.
         ValueError: when a file is not what it should be, or there is nothing to score.
+        JavaError: when what is asked for needs Java, and none starts.
     """
-    from captioner.metrics import read_references, read_results, score
+    from captioner.metrics import find_tokenizer, read_references, read_results, score
 
-    scores = score(read_references(args.references), read_results(args.results))
-    for name, value in scores.metrics().items():
-        print(f"{name:<12}{'left out' if value is None else f'{value:.2f}':>8}")
+    references, results = read_references(args.references), read_results(args.results)
+    scores = score(references, results, find_tokenizer(args.tokenizer), args.meteor)
+    print_scores(scores.metrics(), width=12)
     print(f"{'images':<12}{scores.num_scored:>8}")
     print(f"{'missing':<12}{scores.num_missing:>8}")
     print(f"{'tokenizer':<12}{scores.tokenizer}")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioner.comparison.variants import Variant
+from captioner.files import write_whole
+from captioner.texts import numbered_lines, parse_json, read_json, read_text
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,24 @@ class Result:
     captions_per_second: float
 
 
+KINDS = {
+    **dict.fromkeys(("seed", "parameters"), int),
+    **dict.fromkeys(("bleu4", "cider", "minutes", "cpu_minutes", "captions_per_second"), int | float),
+    **dict.fromkeys(("meteor", "entropy"), int | float | None),
+    "config": str,
+}
+"""What the values of a result are."""
+
+AGAIN = "delete it, and it is evaluated again"
+
+
 def require_same(path: Path, digest: str) -> None:
     """See that a result is of the variant as it is now.
 
     Raises:
         ValueError: it is not.
     """
-    if json.loads(path.read_text(encoding="utf-8"))["config"] != digest:
+    if _read(path).config != digest:
         raise ValueError(
             f"{path} is of another config, or of another --set: rows of one table must share their budget. Choose "
             f"another --runs folder, or delete {path.parent}"
@@ -76,8 +89,9 @@ def train_variant(variant: Variant, seed: int, folder: Path, changes: Sequence[s
         status = subprocess.run(command, check=False).returncode
     finally:
         spent = {"minutes": (time.perf_counter() - begin) / 60, "cpu_minutes": (_cpu_seconds() - cpu_begin) / 60}
-        with (folder / "times.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(spent) + "\n")
+        times = folder / "times.jsonl"
+        before = read_text(times) if times.exists() else ""
+        write_whole(times, f"{before}{json.dumps(spent)}\n")
     if status != 0:
         raise RuntimeError(f"{folder}: training ended with status {status}; what is done is kept, run the same again")
 
@@ -94,16 +108,22 @@ def evaluate_run(folder: Path, seed: int, digest: str, trust: Sequence[str]) -> 
     from captioner.data.readers import read_data
     from captioner.evaluation import evaluate
     from captioner.metrics import write_results
+    from captioner.metrics.java import find_java
     from captioner.predictors import load
 
-    data = data_arguments(read_config(folder / "config.yaml"))
+    config = folder / "config.yaml"
+    try:
+        data = data_arguments(read_config(config))
+        split = data["val_split"]
+    except (KeyError, TypeError):
+        raise ValueError(f"{config}: not the config of a training: it has no data.val_split") from None
     last = folder / "checkpoints" / "last.ckpt"
     captioner = load(last, trust=trust, cache=data.get("cache_dir"), regions=data.get("regions"))
-    items = read_data(str(folder / "config.yaml")).read(data["val_split"])
-    evaluation = evaluate(captioner, items)
+    items = read_data(str(config)).read(split)
+    evaluation = evaluate(captioner, items, require_meteor=find_java() is not None)  # a row without would stay so
     write_results(folder / "captions.json", evaluation.captions)
     metrics = evaluation.metrics
-    times = [json.loads(line) for line in (folder / "times.jsonl").read_text(encoding="utf-8").splitlines()]
+    minutes, cpu_minutes = _minutes(folder / "times.jsonl")
     return Result(
         seed=seed,
         config=digest,
@@ -112,18 +132,41 @@ def evaluate_run(folder: Path, seed: int, digest: str, trust: Sequence[str]) -> 
         cider=metrics["CIDEr"],
         entropy=metrics["attention_entropy"],
         parameters=sum(parameter.numel() for parameter in captioner.model.decoder.parameters()),
-        minutes=sum(attempt["minutes"] for attempt in times),
-        cpu_minutes=sum(attempt["cpu_minutes"] for attempt in times),
+        minutes=minutes,
+        cpu_minutes=cpu_minutes,
         captions_per_second=len(items) / evaluation.decoding_seconds,
     )
 
 
+def _minutes(path: Path) -> tuple[float, float]:
+    """What all attempts at a training took: minutes, and minutes of its processors."""
+    attempts = [(where, parse_json(line, where)) for where, line in numbered_lines(path)]
+    minutes, cpu_minutes = 0.0, 0.0
+    for where, attempt in attempts:
+        try:
+            minutes, cpu_minutes = minutes + attempt["minutes"], cpu_minutes + attempt["cpu_minutes"]
+        except (KeyError, TypeError):
+            raise ValueError(f"{where}: not the minutes of a training; take the line out") from None
+    return minutes, cpu_minutes
+
+
 def results_of(folder: Path) -> list[Result]:
     """What is there of a variant, by seed."""
-    found = []
-    for path in folder.glob("seed*/result.json"):
-        try:
-            found.append(Result(**json.loads(path.read_text(encoding="utf-8"))))
-        except (TypeError, ValueError):
-            raise ValueError(f"{path} is no result of this version: delete it, and it is evaluated again") from None
-    return sorted(found, key=lambda result: result.seed)
+    return sorted(map(_read, folder.glob("seed*/result.json")), key=lambda result: result.seed)
+
+
+def _read(path: Path) -> Result:
+    """A result, as it was written.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        values = read_json(path)
+        found = Result(**values)
+        wrong = [name for name, value in values.items() if not isinstance(value, KINDS[name])]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no result of this version ({error}): {AGAIN}") from None
+    if wrong:
+        raise ValueError(f"{path} is no result of this version ({wrong[0]} is {values[wrong[0]]!r:.100}): {AGAIN}")
+    return found

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from captioner.texts import read_text, read_yaml
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -55,14 +57,20 @@ def find_variants(config: Path) -> list[Variant]:
 
 
 def digest_of(variant: Variant, changes: Sequence[str]) -> str:
-    """A fingerprint of all that a variant is trained by, but its seed and comments."""
-    import yaml
+    """A fingerprint of all that a variant is trained by, but its seed and comments.
 
-    configs = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in variant.configs]
-    return hashlib.sha256(json.dumps([configs, sorted(changes)], sort_keys=True).encode()).hexdigest()[:16]
+    Raises:
+        ValueError: a file is no YAML, or no config.
+    """
+    configs = [read_yaml(path) for path in variant.configs]
+    try:
+        text = json.dumps([configs, sorted(changes)], sort_keys=True, default=str)
+    except (TypeError, ValueError, RecursionError) as error:  # keys of several types, an alias of itself
+        raise ValueError(f"{variant.configs[-1]}: not a training config: {error}") from None
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _label(config: Path) -> str:
     """The first line of a config, a comment."""
-    line = config.read_text(encoding="utf-8").partition("\n")[0]
+    line = read_text(config).partition("\n")[0]
     return line.removeprefix("#").strip() if line.startswith("#") else config.stem

@@ -2,7 +2,7 @@
 
 from captioner.metrics.attention import attention_entropy
 from captioner.metrics.coco import read_references, read_results, write_results
-from captioner.metrics.scores import Scores, quick_score, score
+from captioner.metrics.scores import Scores, find_tokenizer, quick_score, score
 from captioner.metrics.statistics import caption_statistics, exact_match
 from captioner.metrics.tokenizers import BuiltinTokenizer, CaptionTokenizer, PTBTokenizer
 
@@ -14,6 +14,7 @@ __all__ = [
     "attention_entropy",
     "caption_statistics",
     "exact_match",
+    "find_tokenizer",
     "quick_score",
     "read_references",
     "read_results",

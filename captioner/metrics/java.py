@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
+
+PATIENCE = 60.0  # seconds that Java may take to start
 
 
 class JavaError(OSError):
@@ -16,15 +19,26 @@ def find_java() -> str | None:
     """The path of a Java that starts, or None.
 
     A `java` that only says how to install Java (as on a fresh macOS) counts as none.
+
+    Raises:
+        JavaError: when there is one that does not answer in `PATIENCE` seconds.
     """
     java = shutil.which("java")
-    if java is None:
-        return None
+    return java if java is not None and _starts(java) else None
+
+
+@functools.cache
+def _starts(java: str) -> bool:
+    """Whether a Java starts, asked once; with files that nobody reads, as a pipe could stay open when it is killed."""
+    quiet = subprocess.DEVNULL
     try:
-        answer = subprocess.run([java, "-version"], capture_output=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return java if answer.returncode == 0 else None
+        return subprocess.run([java, "-version"], stdout=quiet, stderr=quiet, timeout=PATIENCE).returncode == 0
+    except OSError:
+        return False
+    except subprocess.TimeoutExpired as error:
+        raise JavaError(
+            f"Java did not answer in {PATIENCE:g} s ({java} -version): the machine may be too busy; run it again"
+        ) from error
 
 
 def java_command(*arguments: str) -> list[str]:

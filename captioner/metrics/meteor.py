@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -26,10 +27,7 @@ def meteor(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> fl
     Raises:
         JavaError: when there is no Java or the program fails.
     """
-    jar = pycocoevalcap_file("meteor", "meteor-1.5.jar")
-    paraphrases = pycocoevalcap_file("meteor", "data", "paraphrase-en.gz")
-    command = java_command("-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm")
-    command += ["-a", str(paraphrases)]  # by itself the jar looks in a wrong place if its path has a space
+    command = meteor_command()
     with tempfile.TemporaryFile() as messages:  # a pipe that nobody reads could fill and stop the program
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=messages)
         try:
@@ -42,6 +40,18 @@ def meteor(references: Sequence[Sequence[str]], hypotheses: Sequence[str]) -> fl
             messages.seek(0)
             message = f"METEOR's program failed ({error}): {first_message(messages.read())}"
             raise JavaError(message) from error
+
+
+def meteor_command() -> list[str]:
+    """The command line of METEOR's program.
+
+    Raises:
+        JavaError: when there is no Java that starts, or no program.
+    """
+    jar = pycocoevalcap_file("meteor", "meteor-1.5.jar")
+    paraphrases = pycocoevalcap_file("meteor", "data", "paraphrase-en.gz")
+    command = java_command("-Xmx2G", "-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm")
+    return [*command, "-a", str(paraphrases)]  # by itself the jar looks in a wrong place if its path has a space
 
 
 def _converse(
@@ -58,7 +68,10 @@ def _converse(
     _write_line(process.stdin, ["EVAL", *statistics])
     for _ in statistics:
         _read_line(process.stdout)  # the score of one image
-    return float(_read_line(process.stdout))
+    score = float(_read_line(process.stdout))
+    if not math.isfinite(score):
+        raise ValueError(f"its score is {score}")
+    return score
 
 
 def _without_bars(caption: str) -> str:

@@ -7,17 +7,27 @@ pycocoevalcap. CIDEr is given times 100, as papers print it (113.5), and can pas
 from __future__ import annotations
 
 import logging
+import math
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from captioner.metrics.java import JavaError, find_java
-from captioner.metrics.meteor import meteor
+from captioner.metrics.java import JavaError, find_java, java_command
+from captioner.metrics.meteor import meteor, meteor_command
 from captioner.metrics.tokenizers import BuiltinTokenizer, CaptionTokenizer, PTBTokenizer
 
 Id = TypeVar("Id", bound=Hashable)
 
 _log = logging.getLogger(__name__)
+
+TOKENIZERS: dict[str, type[CaptionTokenizer]] = {"ptb": PTBTokenizer, "builtin": BuiltinTokenizer}
+"""By the names that commands know."""
+
+ALIKE = (
+    "CIDEr is 0, whatever the captions are: it weighs words by how few of the scored images have them in their "
+    "references, and there is one image, or all have the same; score more images"
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,9 @@ class Scores:
         num_scored: images that were scored: those that the hypotheses hold.
         num_missing: images of the references that the hypotheses do not hold.
         tokenizer: the name of the tokenizer that made the words.
+
+    Raises:
+        ValueError: when a score is not a finite number.
     """
 
     bleu: tuple[float, float, float, float]
@@ -41,6 +54,11 @@ class Scores:
     num_scored: int
     num_missing: int
     tokenizer: str
+
+    def __post_init__(self) -> None:
+        for name, value in self.metrics().items():
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}, which is no score; please report the captions that make it so")
 
     def metrics(self) -> dict[str, float | None]:
         """The scores by the names that papers use, in their order."""
@@ -61,10 +79,35 @@ class Scores:
         }
 
 
+def find_tokenizer(name: str | None = None) -> CaptionTokenizer:
+    """A tokenizer by its short name.
+
+    Args:
+        name: one of `TOKENIZERS`. By default the official one where Java starts, and else the built-in one; if there
+            is a Java that does not answer, with one line in the log that says so.
+
+    Raises:
+        JavaError: when the official one is asked for and there is no Java that starts.
+        ValueError: when there is none of that name.
+    """
+    if name is None:
+        try:
+            name = "builtin" if find_java() is None else "ptb"
+        except JavaError as error:
+            _log.warning("the words are the built-in tokenizer's: %s", error)
+            name = "builtin"
+    elif name == "ptb":
+        java_command()
+    elif name not in TOKENIZERS:
+        raise ValueError(f"no tokenizer {name!r}; there are: {', '.join(TOKENIZERS)}")
+    return TOKENIZERS[name]()
+
+
 def score(
     references: Mapping[Id, Sequence[str]],
     hypotheses: Mapping[Id, str],
     tokenizer: CaptionTokenizer | None = None,
+    require_meteor: bool = False,
 ) -> Scores:
     """Score captions as COCO's evaluation does, over the images that the hypotheses hold.
 
@@ -72,24 +115,32 @@ def score(
     that says so, and the words are the built-in tokenizer's.
 
     Args:
-        references: the reference captions of each image, at least one for an image that is scored.
+        references: the reference captions of each image, at least one with a word for an image that is scored.
         hypotheses: one caption per image; an empty one counts as a caption without words.
-        tokenizer: the PTB tokenizer where Java starts and else the built-in one, when not given.
+        tokenizer: that of `find_tokenizer()`, when not given.
+        require_meteor: whether it is an error if METEOR cannot be computed.
 
     Raises:
         ValueError: when there is nothing to score, or an image has no references.
-        JavaError: when the PTB tokenizer fails.
+        JavaError: when the PTB tokenizer fails, or METEOR where it is required.
     """
-    java = find_java()
-    if tokenizer is None:
-        tokenizer = BuiltinTokenizer() if java is None else PTBTokenizer()
+    if require_meteor:
+        meteor_command()  # before any work
+    tokenizer = tokenizer or find_tokenizer()
     words = _Words.of(references, hypotheses, tokenizer)
+    if words.wordless:
+        raise ValueError(
+            f"no reference caption holds a word of {len(words.wordless)} of {len(hypotheses)} images: "
+            f"{_some(words.wordless)}; give these references, or leave them out"
+        )
+    if words.are_alike:
+        _log.warning(ALIKE)
     from pycocoevalcap.rouge.rouge import Rouge
 
     return Scores(
         bleu=_bleu(words),
         cider=_cider(words),
-        meteor=_meteor_or_none(words),
+        meteor=_meteor(words) if require_meteor else _meteor_or_none(words),
         rouge_l=100 * float(Rouge().compute_score(words.references, words.hypotheses)[0]),
         num_scored=len(words.hypotheses),
         num_missing=len(references) - len(words.hypotheses),
@@ -100,7 +151,8 @@ def score(
 def quick_score(references: Mapping[Id, Sequence[str]], hypotheses: Mapping[Id, str]) -> Scores:
     """BLEU and CIDEr alone, with the built-in tokenizer: for the validation of every epoch.
 
-    A thousand images with five references each take a second or two. Starts no process, prints nothing.
+    A thousand images with five references each take a second or two. Starts no process, prints nothing. An image whose
+    references hold no word scores 0.
 
     Args:
         references: as in `score`.
@@ -111,6 +163,8 @@ def quick_score(references: Mapping[Id, Sequence[str]], hypotheses: Mapping[Id, 
     """
     tokenizer = BuiltinTokenizer()
     words = _Words.of(references, hypotheses, tokenizer)
+    if words.are_alike:
+        warnings.warn(ALIKE, stacklevel=2)
     return Scores(
         bleu=_bleu(words),
         cider=_cider(words),
@@ -124,10 +178,22 @@ def quick_score(references: Mapping[Id, Sequence[str]], hypotheses: Mapping[Id, 
 
 @dataclass(frozen=True)
 class _Words:
-    """Tokenised captions in the shape that pycocoevalcap's scorers take, by the images' running numbers."""
+    """Tokenised captions in the shape that pycocoevalcap's scorers take, by the images' running numbers.
+
+    Attributes:
+        references: the reference captions.
+        hypotheses: the captions to score, one each.
+        wordless: the ids of images whose references hold no word.
+    """
 
     references: dict[int, list[str]]
     hypotheses: dict[int, list[str]]
+    wordless: list[Hashable]
+
+    @property
+    def are_alike(self) -> bool:
+        """Whether all images have the same references: no word is of some and not of others, as CIDEr needs it."""
+        return len(set(map(frozenset, self.references.values()))) == 1
 
     @classmethod
     def of(
@@ -141,10 +207,11 @@ class _Words:
         ids = [image_id for image_id in references if image_id in hypotheses]
         flat = iter(tokenizer.tokenize([caption for i in ids for caption in references[i]]))
         tokenized = [[next(flat) for _ in references[i]] for i in ids]
-        if not any(any(captions) for captions in tokenized):
+        wordless = [i for i, captions in zip(ids, tokenized, strict=True) if not any(captions)]
+        if len(wordless) == len(ids):
             raise ValueError("no reference caption holds a word: there is nothing to score against")
         captions = tokenizer.tokenize([hypotheses[i] for i in ids])
-        return cls(dict(enumerate(tokenized)), {n: [caption] for n, caption in enumerate(captions)})
+        return cls(dict(enumerate(tokenized)), {n: [caption] for n, caption in enumerate(captions)}, wordless)
 
 
 def _check_ids(references: Mapping[Id, Sequence[str]], hypotheses: Mapping[Id, str]) -> None:
@@ -153,8 +220,8 @@ def _check_ids(references: Mapping[Id, Sequence[str]], hypotheses: Mapping[Id, s
     unknown = [image_id for image_id in hypotheses if image_id not in references]
     if unknown:
         message = (
-            f"{len(unknown)} of {len(hypotheses)} captions are for images that the references do not hold:"
-            f" {_some(unknown)}; the references' ids are like {_some(list(references))}"
+            f"{len(unknown)} of {len(hypotheses)} captions are for images that have no references:"
+            f" {_some(unknown)}; there are references of images like {_some(list(references))}"
         )
         raise ValueError(message)
     bare = [image_id for image_id in hypotheses if not references[image_id]]
@@ -179,10 +246,14 @@ def _cider(words: _Words) -> float:
     return 100 * float(Cider().compute_score(words.references, words.hypotheses)[0])
 
 
-def _meteor_or_none(words: _Words) -> float | None:
+def _meteor(words: _Words) -> float:
     hypotheses = [caption for (caption,) in words.hypotheses.values()]
+    return 100 * meteor(list(words.references.values()), hypotheses)
+
+
+def _meteor_or_none(words: _Words) -> float | None:
     try:
-        return 100 * meteor(list(words.references.values()), hypotheses)
+        return _meteor(words)
     except JavaError as error:
         _log.warning("METEOR is left out: %s", error)
         return None

@@ -9,6 +9,7 @@ import pytest
 
 from captioner.cli.main import main
 from captioner.metrics import read_results
+from captioner.metrics.java import JavaError
 from captioner.predictors import load
 
 
@@ -71,6 +72,34 @@ def test_a_config(run, data, tmp_path):
     assert first["search"] == {"class": "BeamSearch", "beam_size": 2, "length_penalty": 0.0}
 
 
+def test_the_only_split_is_taken(run, draw, tmp_path):
+    (tmp_path / "images").mkdir()
+    for seed in range(2):
+        draw(seed).save(tmp_path / "images" / f"{seed}.png")
+    content = {
+        "images": [{"id": seed, "file_name": f"{seed}.png"} for seed in range(2)],
+        "annotations": [{"id": seed, "image_id": seed, "caption": "a red dog"} for seed in range(2)],
+    }
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    status, out, _ = run("--data", tmp_path, "--output", tmp_path / "out", "--tokenizer", "builtin")
+    assert status == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["split"] == "all"
+    assert "METEOR           left out" in out
+    assert any(line.endswith("(all)") for line in out)
+
+
+def test_captions_are_kept_if_they_cannot_be_scored(run, data, tmp_path, monkeypatch):
+    def fail(*args):
+        raise JavaError("the PTB tokenizer gave 3 lines for 4 captions")
+
+    (tmp_path / "metrics.json").write_text("of other captions")
+    monkeypatch.setattr("captioner.evaluation.captions.score", fail)
+    status, _, err = run("--data", data, "--output", tmp_path)
+    assert (status, err[-1]) == (2, "captioner: error: the PTB tokenizer gave 3 lines for 4 captions")
+    assert len(read_results(tmp_path / "captions.json")) == 4
+    assert not (tmp_path / "metrics.json").exists()
+
+
 CONFIGS = {
     "a: [1": "not a YAML file",
     "[]": "not a training config: it has no data.reader",
@@ -91,7 +120,7 @@ def test_configs_that_are_none(run, tmp_path, text, message):
 
 
 def test_what_stops_it_before_any_work(run, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("captioner.evaluation.evaluate", lambda *args, **options: pytest.fail("it began"))
+    monkeypatch.setattr("captioner.models.CaptionModel.encode", lambda *args: pytest.fail("it began"))
     (tmp_path / "file").touch()
     cases = [
         (
@@ -100,6 +129,8 @@ def test_what_stops_it_before_any_work(run, data, tmp_path, monkeypatch):
         ),
         (["--data", tmp_path / "gone", "--output", tmp_path / "o"], "no such folder"),
         (["--data", data, "--output", tmp_path / "file"], "file"),
+        (["--data", data, "--output", tmp_path / "o", "--meteor"], "Java was not found"),
+        (["--data", data, "--output", tmp_path / "o", "--tokenizer", "ptb"], "Java was not found"),
         (["--data", data, "--output", tmp_path / "o", "--cache", tmp_path / "no cache"], "no feature cache here"),
     ]
     for arguments, message in cases:

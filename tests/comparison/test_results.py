@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from dataclasses import asdict
 
+import pytest
 import yaml
 from PIL import Image
 
 from captioner.cli import compare
 from captioner.cli.main import main
-from captioner.comparison import Result
+from captioner.comparison import Result, find_variants
+from captioner.comparison.results import evaluate_run, train_variant
+from captioner.metrics.java import JavaError
 
 
 def result(seed: int, cider: float, meteor: float | None = 20.0, config: str = "") -> Result:
@@ -65,3 +70,62 @@ def test_it_trains_evaluates_and_draws(config, tmp_path, draw, capsys, monkeypat
     wrong = ["--figure", str(tmp_path / "f.x"), *figure[2:], "--table-only"]
     assert main([*arguments, *wrong, "--set", "data.captions_per_image=1"]) == 2
     assert "ends as a picture's: .png, .jpg or .pdf, say" in capsys.readouterr().err
+
+
+DAMAGED = {
+    "half": b'{"seed": 0, "config',
+    "empty": b"",
+    "a list": b"[1]",
+    "a text": b'"result"',
+    "NaN": json.dumps(asdict(result(0, 30.0)) | {"cider": float("nan")}).encode(),
+    "a text for a number": json.dumps(asdict(result(0, 30.0)) | {"cider": "30"}).encode(),
+    "null": json.dumps(asdict(result(0, 30.0)) | {"bleu4": None}).encode(),
+    "too little": b'{"seed": 0}',
+    "too much": json.dumps(asdict(result(0, 30.0)) | {"spice": 3}).encode(),
+    "Latin-1": '{"seed": "é"}'.encode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("options", [[], ["--table-only"]])
+@pytest.mark.parametrize("case", DAMAGED)
+def test_results_that_are_none_are_named(case, options, config, tmp_path, capsys):
+    place = tmp_path / "runs" / "tiny" / "tiny" / "seed0" / "result.json"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(DAMAGED[case])
+    assert main(["compare", str(config), "--runs", str(tmp_path / "runs"), *options]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"captioner: error: {place} is no result of this version (") and err.count("\n") == 1
+    assert "delete it, and it is evaluated again" in err
+
+
+def test_the_minutes_of_every_attempt_are_kept(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda command, check: subprocess.CompletedProcess(command, 0))
+    for _ in range(2):
+        train_variant(find_variants(config)[0], 0, tmp_path / "run", [])
+    lines = (tmp_path / "run" / "times.jsonl").read_text().splitlines()
+    assert [json.loads(line).keys() for line in lines] == [{"minutes", "cpu_minutes"}] * 2
+
+
+@pytest.mark.parametrize("content", ["data: 3", "[]", "data: {reader: {}}", ""])
+def test_a_run_without_a_config_is_named(content, tmp_path):
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.yaml: not the config of a training: it has no data\.val_split"):
+        evaluate_run(tmp_path, 0, "", [])
+
+
+def test_a_row_does_not_go_without_meteor_as_java_is_busy(tmp_path, monkeypatch):
+    def busy():
+        raise JavaError("Java did not answer in 60 s")
+
+    (tmp_path / "config.yaml").write_text("data: {val_split: dev}")
+    monkeypatch.setattr("captioner.metrics.java.find_java", busy)
+    monkeypatch.setattr("captioner.predictors.load", lambda *args, **options: None)
+    monkeypatch.setattr("captioner.data.readers.read_data", lambda path: Mine())
+    with pytest.raises(JavaError, match="did not answer"):
+        evaluate_run(tmp_path, 0, "", [])
+
+
+class Mine:
+    def read(self, split):
+        return []

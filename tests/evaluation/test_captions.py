@@ -11,9 +11,9 @@ import torch
 from captioner.checkpoint import describe, rebuild
 from captioner.data.features.build_cache import build_cache
 from captioner.decoding import GreedySearch
-from captioner.evaluation import captions as evaluation
 from captioner.evaluation import evaluate
-from captioner.metrics import quick_score
+from captioner.metrics import BuiltinTokenizer, quick_score
+from captioner.metrics.java import JavaError
 from captioner.predictors import Captioner, Wording
 from captioner.types import CaptionedImage
 
@@ -37,7 +37,8 @@ def items(draw, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _no_java(monkeypatch):
     """METEOR and the official tokenizer are tested where they are made."""
-    monkeypatch.setattr(evaluation, "score", quick_score)
+    for module in ("java", "scores"):
+        monkeypatch.setattr(f"captioner.metrics.{module}.find_java", lambda: None)
 
 
 def test_each_image_once_as_the_captioner_says_it(model, items):
@@ -107,7 +108,7 @@ def test_images_without_references_are_named_before_any_work(model, items, monke
     for captions in ((), ("...",)):
         with pytest.raises(ValueError, match=r"1 of 7 images have no reference captions.*\[3\]"):
             evaluate(model, [replace(item, captions=captions) if item.image_id == 3 else item for item in items])
-    with pytest.raises(ValueError, match="0 of 0 images"):
+    with pytest.raises(ValueError, match="no images to evaluate"):
         evaluate(model, [])
 
 
@@ -115,3 +116,40 @@ def test_an_unreadable_image_is_named(model, items, tmp_path):
     (tmp_path / "empty.png").touch()
     with pytest.raises(ValueError, match=r"empty\.png: the file is empty"):
         evaluate(model, [*items, CaptionedImage(9, tmp_path / "empty.png", ("a dog",))], num_workers=0)
+
+
+def test_captions_are_kept_before_they_are_scored(model, items, monkeypatch):
+    kept = []
+    monkeypatch.setattr("captioner.evaluation.captions.score", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, items, num_workers=0, keep=kept.append)
+    assert list(kept[0]) == [item.key for item in items]
+
+
+def test_the_tokenizer_and_meteor_are_those_of_the_score(model, items, monkeypatch):
+    assert evaluate(model, items[:3], num_workers=0, tokenizer=Shouting()).metrics["tokenizer"] == "shouting"
+    monkeypatch.setattr(model.model, "encode", lambda source: pytest.fail("it began"))
+    with pytest.raises(JavaError, match="Java was not found"):
+        evaluate(model, items, require_meteor=True)
+
+
+class Shouting(BuiltinTokenizer):
+    name = "shouting"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_likelihood_that_is_not_finite_names_the_images(bundle, items, value):
+    copy = rebuild(describe(bundle), bundle.model.state_dict())
+    with torch.no_grad():
+        copy.model.decoder.output.bias[copy.tokenizer.encode("dog")[0]] = value
+    with pytest.raises(ValueError, match=r"log-likelihood of these images' references is nan: \[\d, \d, \d\];"):
+        evaluate(Captioner(copy, "cpu"), items, num_workers=0, batch_size=3)
+
+
+def test_a_perplexity_past_all_numbers_is_left_out(bundle, items):
+    copy = rebuild(describe(bundle), bundle.model.state_dict())
+    with torch.no_grad():
+        copy.model.decoder.output.bias[copy.tokenizer.encode("dog")[0]] = -1e6
+    one = [replace(items[0], captions=("dog dog",))]
+    with pytest.warns(UserWarning, match=r"perplexity is left out: it is exp\(\d+\.\d\), more than a number can hold"):
+        assert evaluate(Captioner(copy, "cpu"), one, num_workers=0).metrics["perplexity"] is None

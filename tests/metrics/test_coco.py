@@ -31,8 +31,22 @@ def test_references(tmp_path):
     assert list(references) == [5, 2]  # the order of the images
 
 
+def test_references_without_a_character_are_none(tmp_path):
+    notes = [{"image_id": number, "caption": text} for number, text in ((1, " a dog "), (1, " "), (2, ""))]
+    assert read_references(write(tmp_path / "captions.json", {"annotations": notes})) == {1: ["a dog"]}
+
+
+def test_ids_are_read_alike(tmp_path):
+    path = write(tmp_path / "results.json", [{"image_id": 1.0, "caption": "a"}])
+    references = write(
+        tmp_path / "captions.json", {"images": [{"id": 1}], "annotations": [{"image_id": 1.0, "caption": "b"}]}
+    )
+    assert (read_results(path), read_references(references)) == ({1: "a"}, {1: ["b"]})
+    assert all(type(image_id) is int for image_id in [*read_results(path), *read_references(references)])
+
+
 def test_results_round_trip(tmp_path):
-    captions = {42: 'a "dog"', 7: "café \u2028 日本", "photo.jpg": ""}
+    captions = {42: 'a "dog"', 7: "café \u2028 日本", "photo.jpg": "", "\udcff.jpg": "a name in Latin-1"}
     path = tmp_path / "results.json"
     write_results(path, captions)
     assert read_results(path) == captions
@@ -44,8 +58,8 @@ def test_results_round_trip(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("not json", "not a JSON file"),
-        ("", "not a JSON file"),
+        ("not json", "malformed JSON"),
+        ("", "malformed JSON"),
         ({"annotations": []}, "a list .* is expected"),
         ([{"caption": "a"}], 'entry 0: no "image_id"'),
         ([{"image_id": 1, "caption": "a"}, {"image_id": 2}], 'entry 1: no "caption"'),
@@ -54,7 +68,19 @@ def test_results_round_trip(tmp_path):
         ([{"image_id": True, "caption": "a"}], "image id True"),
         ([{"image_id": None, "caption": "a"}], "image id None"),
         ([{"image_id": 1, "caption": None}], '"caption" is None'),
-        ([{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}], "second caption for image 1"),
+        ([{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}], "entry 1: a second caption for image 1;"),
+        (
+            [{"image_id": "1", "caption": "a"}, {"image_id": 1.0, "caption": "b"}],
+            "entry 1: a second caption for image 1, which counts as '1'; the first: .*entry 0",
+        ),
+        ('[{"image_id": NaN, "caption": "a"}]', "malformed JSON: NaN is not a number in JSON"),
+        ('[{"image_id": 1, "caption": "a", "caption": "b"}]', "the key 'caption' comes twice in one object"),
+        ([{"image_id": 1, "caption": ["a"]}], r"entry 0: \"caption\" is \['a'\]; a text is expected"),
+        (
+            [{"image_id": 1, "caption": "a"}, {"image_id": 2, "caption": "a \ud83d"}],
+            "entry 1: the caption .* half a char",
+        ),
+        ("[" * 100_000, "malformed JSON"),
     ],
 )
 def test_bad_results(tmp_path, content, reason):
@@ -72,6 +98,14 @@ def test_bad_results(tmp_path, content, reason):
         ({"annotations": [], "images": 3}, '"images" is not a list'),
         ({"annotations": [], "images": [{"file": "a"}]}, r'images\[0\]: no "id"'),
         ({"annotations": [{"image_id": 1}]}, r'annotations\[0\]: no "caption"'),
+        (
+            {"images": [{"id": 1}, {"id": 1}], "annotations": []},
+            r"images\[1\]: a second image with the id 1; .*images\[0\]",
+        ),
+        (
+            {"images": [{"id": 1}], "annotations": [{"image_id": 2, "caption": "a"}]},
+            r"annotations\[0\]: image id 2 is not among the images$",
+        ),
     ],
 )
 def test_bad_references(tmp_path, content, reason):

@@ -41,3 +41,16 @@ def test_meteor_ends_its_program(monkeypatch, tmp_path):
         meteor([["a dog"]], ["a cat"])
     assert started[-1].returncode is not None
     assert started[-1].stdin.closed and started[-1].stdout.closed
+
+
+@needs_shell
+@pytest.mark.parametrize("answer", ["NaN", "Infinity", "none"])
+def test_a_score_that_is_no_number_is_none(monkeypatch, tmp_path, answer, caplog):
+    answers = f'case "$line" in EVAL*) while :; do echo {answer}; done;; *) echo 1;; esac'
+    make_java(monkeypatch, tmp_path, f'[ "$1" = -version ] && exit 0; while read line; do {answers}; done\n')
+    with pytest.raises(JavaError, match="METEOR's program failed"):
+        meteor([["a dog"]], ["a cat"])
+    assert score(REFERENCES, HYPOTHESES, tokenizer=BuiltinTokenizer()).meteor is None
+    assert "METEOR is left out" in caplog.text
+    with pytest.raises(JavaError, match="METEOR's program failed"):
+        score(REFERENCES, HYPOTHESES, tokenizer=BuiltinTokenizer(), require_meteor=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import random
+import unicodedata
 
 import pytest
 from score_cases import HYPOTHESES, REFERENCES
 
-from captioner.metrics import quick_score, score
-from captioner.metrics.java import find_java
+from captioner.metrics import BuiltinTokenizer, PTBTokenizer, Scores, find_tokenizer, quick_score, score
+from captioner.metrics.java import JavaError, find_java
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_empty_hypothesis_counts(no_java, hypothesis):
 
 
 def test_unknown_image_is_named():
-    with pytest.raises(ValueError, match="2 of 6 .*'12', 13.*like 7, 3"):
+    with pytest.raises(ValueError, match="2 of 6 .* have no references: '12', 13; there are .*like 7, 3"):
         score(REFERENCES, {**HYPOTHESES, "12": "a", 13: "b"})
 
 
@@ -120,3 +121,66 @@ def test_unknown_image_is_named():
 def test_nothing_to_score_against(references, hypotheses, reason):
     with pytest.raises(ValueError, match=reason):
         quick_score(references, hypotheses)
+
+
+def test_how_marks_are_encoded_does_not_matter(no_java):
+    captions = {1: "un café très éloigné à la plage", 2: "एक लड़की घोड़े की सवारी", 3: "رَجُلٌ يَرْكَبُ حِصَانًا آخر"}
+    references = {i: [unicodedata.normalize("NFD", caption)] for i, caption in captions.items()}
+    scores = quick_score(references, captions)
+    assert scores.cider == pytest.approx(quick_score({i: [c] for i, c in captions.items()}, captions).cider)
+    assert scores.cider == pytest.approx(1000)
+    assert scores.bleu[3] == pytest.approx(100, abs=1e-3)
+
+
+ALIKE = {"one image": ({1: ["a dog runs"]}, {1: "a dog runs"}), "one text": ({1: ["a"], 2: ["a"]}, {1: "a", 2: "b"})}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_a_cider_that_can_only_be_0_is_noted(no_java, case, caplog):
+    with pytest.warns(UserWarning, match="CIDEr is 0, whatever the captions are"):
+        assert quick_score(*ALIKE[case]).cider == 0
+    assert score(*ALIKE[case]).cider == 0
+    assert caplog.records[0].getMessage().startswith("CIDEr is 0, whatever the captions are: it weighs words")
+
+
+def test_other_ciders_are_not_noted(no_java, caplog, recwarn):
+    score(REFERENCES, HYPOTHESES)
+    quick_score(REFERENCES, HYPOTHESES)
+    score({1: ["a dog"], 2: ["a cat"]}, {1: "x", 2: "y"})
+    assert "CIDEr" not in caplog.text and not recwarn
+
+
+def test_references_without_a_word_are_named(no_java):
+    references = REFERENCES | {9: ["...", "!"], 3: ["'"]}
+    with pytest.raises(ValueError, match="^no reference caption holds a word of 2 of 4 images: 3, 9; give these"):
+        score(references, HYPOTHESES)
+    assert quick_score(references, HYPOTHESES).num_scored == 4  # in training they do no harm
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_is_an_error(value):
+    with pytest.raises(ValueError, match=f"CIDEr is {value}, which is no score"):
+        Scores((1.0, 1.0, 1.0, 1.0), value, None, None, 1, 0, "")
+    with pytest.raises(ValueError, match=f"BLEU-3 is {value}, which is no score"):
+        Scores((1.0, 1.0, value, 1.0), 1.0, None, None, 1, 0, "")
+
+
+def test_tokenizers_by_name(no_java, caplog):
+    assert isinstance(find_tokenizer(), BuiltinTokenizer)
+    assert isinstance(find_tokenizer("builtin"), BuiltinTokenizer)
+    with pytest.raises(JavaError, match="Java was not found"):
+        find_tokenizer("ptb")
+    with pytest.raises(ValueError, match="no tokenizer 'spacy'; there are: ptb, builtin"):
+        find_tokenizer("spacy")
+    with pytest.raises(JavaError, match="Java was not found"):
+        score({}, {}, require_meteor=True)  # before any work
+    assert not caplog.records
+
+
+@pytest.mark.skipif(find_java() is None, reason="needs Java")
+def test_what_is_wanted_of_java_is_there():
+    assert isinstance(find_tokenizer(), PTBTokenizer)
+    assert isinstance(find_tokenizer("ptb"), PTBTokenizer)
+    captions = {1: "a <b\nr> dog", 2: "a cat&#10;sits"}  # METEOR's program reads lines
+    scores = score({1: ["a <b\nr> dog"], 2: ["a cat"]}, captions, BuiltinTokenizer(), require_meteor=True)
+    assert 0 < scores.meteor < 100

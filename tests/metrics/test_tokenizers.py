@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from captioner.metrics import BuiltinTokenizer, PTBTokenizer
@@ -40,10 +42,38 @@ CASES = {
     "a slip 'n' slide in the '80s": "a slip 'n' slide in the '80s",
     "see statefarm.com today": "see statefarm.com today",
     "Un café naïve": "un café naïve",
+    "L'été, j'ai vu qu'il n'est pas d'ici": "l'été j' ai vu qu'il n'est pas d'ici",
+    "L’homme s'amuse jusqu'à l’arrêt d’un bus": "l’homme s amuse jusqu à l’arrêt d’un bus",
+    "C'est « drôle » : quelqu'un l'a mis côté/face": "c'est drôle quelqu'un l' a mis côté / face",
+    "AMANDA'S DON'T MA'AM D'Angelo's chef-d'œuvre": "amanda 's do n't ma'am d'angelo 's chef-d'œuvre",
+    "एक आदमी घोड़े की सवारी कर रहा है।": "एक आदमी घोड़े की सवारी कर रहा है ।",
+    "२ कुत्ते, साथ-साथ दौड़ते हैं!": "२ कुत्ते साथ साथ दौड़ते हैं",
+    "রাস্তায় একটি মেয়ে": "রাস্তায় একটি মেয়ে",
+    "குதிரை சவாரி": "குதிரை சவாரி",
+    "رَجُلٌ يَرْكَبُ حِصَانًا عَلَى الشَّاطِئِ.": "رَجُلٌ يَرْكَبُ حِصَانًا عَلَى الشَّاطِئِ",
+    "رجل يركب، ويبتسم؟ ٣٫٥ متر": "رجل يركب ، ويبتسم ؟ ٣٫٥ متر",
+    "ילד רוכב עַל סוּס": "ילד רוכב עַל סוּס",
+    "ชายคนหนึ่งขี่ม้า": "ชายคนหนึ่งขี่ม้า",
+    "Một người đàn ông cưỡi ngựa": "một người đàn ông cưỡi ngựa",
+    "男性が浜辺で馬に乗っている。": "男性が浜辺で馬に乗っている 。",
+    "한국어 문장입니다": "한국어 문장입니다",
+    "x̂ and ŷ's": "x̂ and ŷ 's",
+    "می\u200cخواهم \u200fשלום\u200e a\u200bb co\xadop": "می خواهم שלום a b coop",
+    "I ❤\ufe0f NY": "i ❤ ny",
     "  two\tspaces   here ": "two spaces here",
     "...": "",
     "": "",
 }
+
+WHOLE_WORDS = [  # of which the PTB tokenizer drops or cuts off some marks
+    "ಕನ್ನಡ ನಾಯಿ",
+    "മലയാളം പട്ടി",
+    "မြန်မာ ခွေး",
+    "ខ្មែរ ឆ្កែ",
+    "ਪੰਜਾਬੀ ਕੁੱਤਾ",
+    "कर बिल्ली",
+    "𑀓𑀸 𑀓",
+]
 
 LINE_BREAKS = ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
 
@@ -61,6 +91,22 @@ def test_ptb_tokenizer_agrees_with_the_table():
 @pytest.fixture(params=[BuiltinTokenizer, pytest.param(PTBTokenizer, marks=needs_java)])
 def tokenizer(request):
     return request.param()
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_words_do_not_depend_on_how_marks_are_encoded(tokenizer, form):
+    captions = [unicodedata.normalize(form, caption) for caption in CASES]
+    assert tokenizer.tokenize(captions) == list(CASES.values())
+
+
+@pytest.mark.parametrize("caption", WHOLE_WORDS)
+def test_marks_belong_to_words(caption):
+    for form in ("NFC", "NFD"):
+        assert BuiltinTokenizer().tokenize([unicodedata.normalize(form, caption)]) == [caption]
+
+
+def test_a_mark_that_follows_no_letter_is_a_word():
+    assert BuiltinTokenizer().tokenize(["a \u0301 b", "\u0301", "!\u0301"]) == ["a \u0301 b", "\u0301", "\u0301"]
 
 
 def test_line_breaks_are_spaces(tokenizer):

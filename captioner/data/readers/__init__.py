@@ -5,7 +5,7 @@ A reader says which splits there are and reads one of them. To add a data set, w
 to `READERS` in `find.py`, a line.
 """
 
-from captioner.data.readers.base import Reader, TextReader, find_split
+from captioner.data.readers.base import Reader, TextReader, find_split, usual_split
 from captioner.data.readers.coco import CocoCaptions
 from captioner.data.readers.dates import Dates
 from captioner.data.readers.find import find_reader, read_data
@@ -30,4 +30,5 @@ __all__ = [
     "find_reader",
     "find_split",
     "read_data",
+    "usual_split",
 ]

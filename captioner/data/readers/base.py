@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from captioner.texts import Ids
 from captioner.types import CaptionedImage, TextPair
 
 VALIDATION_NAMES = ("dev", "val", "valid", "validation")
@@ -30,6 +31,33 @@ def find_split(wanted: str, splits: Sequence[str], where: str) -> str:
         if name in splits:
             return name
     raise ValueError(f"{where}: no split {wanted!r}; there are: {', '.join(splits) or 'none'}")
+
+
+def usual_split(splits: Sequence[str], where: str) -> str:
+    """The split that is meant where none is named: the only one, or else the one to choose on.
+
+    Raises:
+        ValueError: there are several, and none of `VALIDATION_NAMES`.
+    """
+    return splits[0] if len(splits) == 1 else find_split("dev", splits, where)
+
+
+def require_there(path: str | Path, argument: str) -> Path:
+    """A file or folder that a reader was given.
+
+    Args:
+        path: where it should be.
+        argument: the reader's argument that it was given as.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"{path}: no such file or folder; name that of your data: --data.reader.{argument} in training, "
+            f"or `{argument}` of the config's data.reader"
+        )
+    return Path(path)
 
 
 class Reader(ABC):
@@ -73,8 +101,9 @@ class Reader(ABC):
         items = self.items(name)
         if not items:
             raise ValueError(f"{self}: split {name!r} holds no images")
+        _require_distinct(items, str(self))
         if require_images:
-            _require_images([item.path for item in items if isinstance(item.path, Path)])
+            _require_images([item.path for item in items if isinstance(item.path, Path)], str(self))
         return items
 
 
@@ -104,14 +133,26 @@ class TextReader(ABC):
         items = self.items(name)
         if not items:
             raise ValueError(f"{self}: split {name!r} holds no sentences")
+        _require_distinct(items, str(self))
         return items
 
 
-def _require_images(paths: list[Path]) -> None:
+def _require_distinct(items: Sequence[CaptionedImage | TextPair], where: str) -> None:
+    """Raise unless each item has an id of its own: by its id it is scored."""
+    keys = [item.key for item in items]
+    if {*map(type, keys)} <= {int, str} and len({*map(str, keys)}) == len(keys):
+        return
+    ids = Ids("image" if isinstance(items[0], CaptionedImage) else "pair")
+    for number, item in enumerate(items):
+        ids.add(item.key, f"{where}: {item.path if isinstance(item, CaptionedImage) else f'pair {number}'}")
+
+
+def _require_images(paths: list[Path], where: str) -> None:
     """Raise unless all files exist. Each folder is listed once: COCO's 118,000 files need no look at each."""
     folders = {path.parent for path in paths}
     listed = {folder: set(os.listdir(folder)) if folder.is_dir() else set() for folder in folders}
     missing = [path for path in paths if path.name not in listed[path.parent] and not path.is_file()]
     if missing:
         count = f"{len(missing):,} of {len(paths):,} images"
-        raise FileNotFoundError(f"{count} are missing, the first: {missing[0]}")
+        folder = "" if missing[0].parent.is_dir() else f"; there is no folder {missing[0].parent}"
+        raise FileNotFoundError(f"{where}: {count} are missing, the first: {missing[0]}{folder}")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from captioner.data.readers.base import Reader
-from captioner.data.readers.parsing import cleaned, expecting, load_json
+from captioner.data.readers.base import Reader, require_there
+from captioner.data.readers.parsing import file_name
+from captioner.texts import read_coco
 from captioner.types import CaptionedImage
 
 
 @dataclass(frozen=True)
 class CocoCaptions(Reader):
-    """Captions in COCO's JSON format, read with pycocotools.
+    """Captions in COCO's JSON format, see `captioner.texts.read_coco`.
 
     Attributes:
         annotations: for each split, its JSON file ({"train": "annotations/captions_train2017.json", ...}).
@@ -63,24 +62,11 @@ class CocoCaptions(Reader):
         return tuple(self.annotations)
 
     def items(self, split: str) -> list[CaptionedImage]:
-        """The images of a split by COCO's integer ids; none has captions in a file without annotations."""
-        path = Path(self.annotations[split])
-        folder = Path(self.images[split])
+        """The images of a split by their ids, COCO's integers; none has captions in a file without annotations."""
+        path, folder = require_there(self.annotations[split], "annotations"), Path(self.images[split])
+        coco = read_coco(path, required="images")
         items = []
-        with expecting("COCO's caption format", path):
-            coco = _load_coco(path)
-            for image_id, image in coco.imgs.items():
-                captions = cleaned(note["caption"] for note in coco.imgToAnns.get(image_id, ()))
-                items.append(CaptionedImage(image_id, folder / image["file_name"], captions))
+        for number, (image_id, image) in enumerate(coco.images.items()):
+            name = file_name(image, "file_name", f"{path}: images[{number}]")
+            items.append(CaptionedImage(image_id, folder / name, tuple(coco.captions[image_id])))
         return items
-
-
-def _load_coco(path: Path) -> Any:
-    from pycocotools.coco import COCO  # type: ignore[import-untyped]  # slow to import
-
-    coco = COCO()
-    coco.dataset = load_json(path)
-    coco.dataset["images"]  # pycocotools would take a file without images for an empty one
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        coco.createIndex()
-    return coco

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from captioner.data.readers.base import Reader
-from captioner.data.readers.parsing import cleaned, numbered_lines
+from captioner.data.readers.base import Reader, require_there
+from captioner.data.readers.parsing import cleaned
+from captioner.texts import numbered_lines
 from captioner.types import CaptionedImage
 
 FLICKR8K_IMAGES = "Flicker8k_Dataset"  # sic: the authors' own spelling
@@ -36,12 +37,21 @@ class Flickr8k(Reader):
     def find(cls, root: Path) -> Reader | None:
         """See `Reader.find`."""
         reader = cls(str(root))
-        return reader if (root / FLICKR8K_IMAGES).is_dir() and reader.splits else None
+        return reader if (root / FLICKR8K_IMAGES).is_dir() and reader._lists() else None
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those of train, dev and test whose list is there."""
-        return tuple(split for split in ("train", "dev", "test") if self._list_of(split).is_file())
+        """Those of train, dev and test whose list is there.
+
+        Raises:
+            FileNotFoundError: there is no such folder, or no list in it.
+        """
+        require_there(self.root, "root")
+        if not self._lists():
+            raise FileNotFoundError(
+                f"{self._list_of('train')}: no such file, nor a list of dev or test images beside it"
+            )
+        return self._lists()
 
     def items(self, split: str) -> list[CaptionedImage]:
         """The listed images; captions of images in no list (the official file has some) are left out."""
@@ -54,6 +64,9 @@ class Flickr8k(Reader):
         names = dict.fromkeys(line.strip() for _, line in numbered_lines(self._list_of(split)))
         folder = Path(self.root) / FLICKR8K_IMAGES
         return [CaptionedImage(name, folder / name, cleaned(captions.get(name, []))) for name in names]
+
+    def _lists(self) -> tuple[str, ...]:
+        return tuple(split for split in ("train", "dev", "test") if self._list_of(split).is_file())
 
     def _list_of(self, split: str) -> Path:
         return self._text_folder() / f"Flickr_8k.{split}Images.txt"

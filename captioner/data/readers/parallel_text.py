@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.data.readers.base import TextReader
+from captioner.data.readers.base import TextReader, require_there
+from captioner.texts import Ids, caption_text, parse_json, read_text
 from captioner.types import TextPair
 
 
@@ -39,15 +40,12 @@ class ParallelText(TextReader):
             if len(files) != 2:
                 raise ValueError(f"split {split!r}: one file or two, sources and targets, not {len(files)}: {files}")
             pairs = _aligned_pairs(Path(files[0]), Path(files[1]))
-        seen: set[int | str] = set()
+        ids = Ids("pair")
         items = []
         for where, key, source, targets in pairs:
-            item = TextPair(key, source.strip(), tuple(target.strip() for target in targets))
+            item = TextPair(ids.add(key, where), source.strip(), tuple(target.strip() for target in targets))
             if not item.text or not all(item.captions):
                 raise ValueError(f"{where}: the {'target' if item.text else 'source'} is empty")
-            if key in seen:
-                raise ValueError(f"{where}: there is an earlier pair with the id {key!r}")
-            seen.add(key)
             items.append(item)
         return items
 
@@ -58,10 +56,7 @@ Pair = tuple[str, "int | str", str, list[str]]
 
 def _lines(path: Path) -> list[str]:
     """All lines of a text file, blank ones too: in two files that belong together their numbers count."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: it knows more ends than files do
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    lines = re.split(r"\r\n?|\n", read_text(require_there(path, "files")))  # splitlines knows more ends than files do
     return lines if lines[-1] else lines[:-1]
 
 
@@ -92,10 +87,7 @@ def _json_pairs(path: Path) -> Iterator[Pair]:
         where = f"{path}, line {number}"
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: malformed JSON: {error}") from error
+        row = parse_json(line, where)
         if not isinstance(row, dict):
             raise ValueError(f"{where}: not a JSON object: {line[:80]!r}")
         targets = _field(row, "target", where)
@@ -105,9 +97,8 @@ def _json_pairs(path: Path) -> Iterator[Pair]:
         source, key = _field(row, "source", where), row.get("id", number)
         if not isinstance(source, str):
             raise ValueError(f"{where}: the source is not a text but {source!r}")
-        if not isinstance(key, int | str):
-            raise ValueError(f"{where}: the id is neither a number nor a text but {key!r}")
-        yield where, key, source, targets
+        targets = [caption_text(target, where, "target") for target in targets]
+        yield where, key, caption_text(source, where, "source"), targets
 
 
 def _field(row: dict[str, Any], name: str, where: str) -> Any:

@@ -8,7 +8,16 @@ import pytest
 from reader_cases import touch, write_coco, write_flickr8k, write_folder, write_karpathy
 
 from captioner.data import readers
-from captioner.data.readers import Reader, find_reader
+from captioner.data.readers import (
+    CaptionFolder,
+    CocoCaptions,
+    Flickr8k,
+    KarpathySplit,
+    ParallelText,
+    Reader,
+    find_reader,
+)
+from captioner.data.readers.base import usual_split
 from captioner.types import CaptionedImage
 
 
@@ -66,6 +75,40 @@ def test_missing_images_are_counted(reader):
     assert str(items[0].path) in str(caught.value)
 
 
+NOWHERE = {
+    "flickr8k": (Flickr8k("nowhere/data"), "root"),
+    "folder": (CaptionFolder("nowhere/data"), "root"),
+    "coco": (CocoCaptions({"train": "nowhere/data"}, {"train": "."}), "annotations"),
+    "karpathy": (KarpathySplit("nowhere/data", "."), "annotations"),
+    "text": (ParallelText({"train": "nowhere/data"}), "files"),
+    "two texts": (ParallelText({"train": ["nowhere/data", "nowhere/data"]}), "files"),
+}
+
+
+@pytest.mark.parametrize("case", NOWHERE)
+def test_data_that_are_not_there_are_named_with_the_argument(case):
+    reader, argument = NOWHERE[case]
+    with pytest.raises(FileNotFoundError, match=rf"^nowhere/data: no such .* --data\.reader\.{argument} in training"):
+        reader.read("train")
+
+
+def test_a_folder_of_images_that_is_not_there_is_named(tmp_path):
+    write_karpathy(tmp_path)
+    (tmp_path / "Flicker8k_Dataset").rename(tmp_path / "elsewhere")
+    reader = readers.KarpathySplit(tmp_path / "dataset_flickr8k.json", tmp_path / "Flicker8k_Dataset")
+    with pytest.raises(
+        FileNotFoundError, match=r"3 of 3 images are missing.*; there is no folder .*Flicker8k_Dataset$"
+    ):
+        reader.read("train")
+
+
+def test_the_split_that_is_meant():
+    assert usual_split(["test"], "here") == "test"
+    assert usual_split(["train", "val", "test"], "here") == "val"
+    with pytest.raises(ValueError, match="here: no split 'dev'; there are: train, test"):
+        usual_split(["train", "test"], "here")
+
+
 def test_readers_are_values(reader):
     assert pickle.loads(pickle.dumps(reader)) == reader
     assert type(reader)(**vars(reader)) == reader
@@ -92,3 +135,17 @@ def test_a_new_reader_is_one_small_class(tmp_path):
             return [CaptionedImage("a", tmp_path / "a.jpg", ("one",))]
 
     assert captions_of(Mine().read("dev")) == {"a": ("one",)}
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 1), (1, "1"), ("a", "a"), (1, 1.5), (1, None)])
+def test_ids_of_any_reader_are_checked(first, second, tmp_path):
+    touch(tmp_path / "a.jpg", tmp_path / "b.jpg")
+
+    class Mine(Reader):
+        splits = ("train",)
+
+        def items(self, split: str) -> list[CaptionedImage]:
+            return [CaptionedImage(first, tmp_path / "a.jpg"), CaptionedImage(second, tmp_path / "b.jpg")]
+
+    with pytest.raises(ValueError, match=r"b\.jpg: "):
+        Mine().read("train")

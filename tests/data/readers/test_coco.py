@@ -67,6 +67,21 @@ def test_coco_malformed(content, tmp_path):
         CocoCaptions({"val": str(path)}, {"val": str(tmp_path)}).read("val")
 
 
+def test_two_images_of_one_id_are_named(tmp_path):
+    (tmp_path / "bad.json").write_text(json.dumps(coco_json([3, 4, 3])))
+    with pytest.raises(
+        ValueError, match=r"bad\.json: images\[2\]: a second image with the id 3; the first: .*images\[0\]"
+    ):
+        CocoCaptions({"val": str(tmp_path / "bad.json")}, {"val": str(tmp_path)}).read("val")
+
+
+@pytest.mark.parametrize("name", [3, None, ["a.jpg"], ""])
+def test_coco_names_of_files_are_texts(name, tmp_path):
+    (tmp_path / "bad.json").write_text(json.dumps({"images": [{"id": 1, "file_name": name}]}))
+    with pytest.raises(ValueError, match=r'bad\.json: images\[0\]: "file_name" is .*; the name of a file is expected'):
+        CocoCaptions({"val": str(tmp_path / "bad.json")}, {"val": str(tmp_path)}).read("val")
+
+
 def test_coco_arguments_must_match(tmp_path):
     with pytest.raises(ValueError, match="same splits"):
         CocoCaptions({"train": "a.json"}, {"val": "images"})

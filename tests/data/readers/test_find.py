@@ -8,7 +8,7 @@ from reader_cases import touch
 from captioner.data.readers import find_reader
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"images": []}', '{"images": [{}]}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": []}', '{"images": [{}]}', '{"images": [[]]}'])
 def test_a_folder_with_a_malformed_karpathy_file(content, tmp_path):
     (tmp_path / "dataset_bad.json").write_text(content)
     with pytest.raises(ValueError, match=r"dataset_bad\.json"):

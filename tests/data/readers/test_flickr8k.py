@@ -38,3 +38,13 @@ def test_flickr8k_malformed_line(tmp_path):
         file.write("no tab here\n")
     with pytest.raises(ValueError, match=r"token\.txt, line 7.*no tab here"):
         Flickr8k(tmp_path).read("dev")
+
+
+def test_flickr8k_without_lists(tmp_path):
+    write_flickr8k(tmp_path)
+    for path in (tmp_path / "Flickr8k_text").glob("*Images.txt"):
+        path.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"Flickr_8k\.trainImages\.txt: no such file, nor a list of dev or test"
+    ):
+        Flickr8k(tmp_path).read("train")

@@ -66,6 +66,63 @@ def test_caption_folder_takes_a_named_file_and_folder(tmp_path):
         CaptionFolder(tmp_path).read("all")
 
 
+def test_names_that_are_no_utf8_have_their_split(tmp_path):
+    """Of a file system's bytes, say: JSON can hold them."""
+    lines = ['{"image": "\\udcff.jpg", "caption": "one"}', '{"image": "b.jpg", "caption": "two"}']
+    reader = CaptionFolder(write_folder(tmp_path, "\n".join(lines), "captions.jsonl"))
+    assert {item.image_id for split in ("train", "dev") for item in reader.items(split)} == {"\udcff.jpg", "b.jpg"}
+
+
+UNQUOTED = {
+    "in the middle": 'b.jpg{0} 1{0} a sign that says "stop"',
+    "at the start": 'b.jpg{0} 1{0} "stop" says a sign',
+    "at both ends": 'b.jpg{0} 1{0} "stop" and "go"',
+    "left open": 'b.jpg{0} 1{0} "stop , says a sign',
+    "closed rows later": 'b.jpg{0} 1{0} "stop , says a sign\nb.jpg{0} 2{0} a sign says stop"',
+    "doubled and open": 'b.jpg{0} 1{0} ""stop" says a sign',
+    "alone": 'b.jpg{0} 1{0} "',
+}
+
+
+@pytest.mark.parametrize("delimiter", ["|", "\t"])
+@pytest.mark.parametrize("case", UNQUOTED)
+def test_a_table_without_quoting(case, delimiter, tmp_path):
+    """As Flickr30k's results.csv: rows that open with a quote are rows, and the captions are as they are written."""
+    rows = UNQUOTED[case].format(delimiter).split("\n")
+    lines = [f"image_name{delimiter} comment_number{delimiter} comment", f"a.jpg{delimiter} 0{delimiter} one", *rows]
+    lines += [f"a.jpg{delimiter} 1{delimiter} two"]
+    reader = find_reader(write_folder(tmp_path, "\n".join(lines) + "\n", "captions.txt"))
+    expected = tuple(row.split(delimiter)[2].strip() for row in rows)
+    assert captions_of(reader.read("all")) == {"a.jpg": ("one", "two"), "b.jpg": expected}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "|", "\t"])
+def test_a_quoted_caption_may_hold_line_breaks_and_the_separator(delimiter, tmp_path):
+    caption = f'say ""two{delimiter}\nmore{delimiter}"" or three'
+    text = f'image{delimiter}caption\na.jpg{delimiter}"{caption}"\nb.jpg{delimiter}four\n'
+    reader = find_reader(write_folder(tmp_path, text, "captions.csv"))
+    assert captions_of(reader.read("all")) == {"a.jpg": (caption.replace('""', '"'),), "b.jpg": ("four",)}
+
+
+def test_a_quote_in_commas_swallows_no_rows(tmp_path):
+    text = 'image,caption\na.jpg,one\na.jpg,"two\nb.jpg,three"\n'
+    with pytest.raises(ValueError, match=r"captions\.csv, line 3: malformed: .*stands in double quotes itself"):
+        find_reader(write_folder(tmp_path, text)).read("all")
+
+
+def test_the_first_image_may_be_missing(tmp_path):
+    """The folder of the images is that of the others, and one is missing, not all."""
+    names = [f"{number}.jpg" for number in range(5)]
+    write_folder(tmp_path, numbered(5), images=tuple(f"photos/{name}" for name in names[1:]))
+    with pytest.raises(FileNotFoundError, match=r"1 of 5 images are missing, the first: .*photos/0\.jpg$"):
+        find_reader(tmp_path).read("all")
+    for name in names[1:]:
+        (tmp_path / "photos" / name).unlink()
+    with pytest.raises(FileNotFoundError, match="5 of 5 images are missing"):
+        find_reader(tmp_path).read("all")
+    assert len(find_reader(tmp_path).read("all", require_images=False)) == 5
+
+
 def numbered(count: int, start: int = 0) -> str:
     return "image,caption\n" + "".join(f"{number}.jpg,a caption\n" for number in range(start, count))
 
@@ -109,12 +166,28 @@ def test_a_small_folder_has_both_splits(count, tmp_path):
             "line 1: no column image.*there are: picture, caption",
         ),
         ("captions.csv", "image,words\na.jpg,one\n", "line 1: no column caption"),
+        ("captions.csv", "[" * 200_000, "line 1: malformed: field larger than field limit"),
+        ("captions.csv", "image,caption\na.jpg," + "x" * 200_000, "line 2: malformed: field larger than field limit"),
         (
             "captions.csv",
             "image,caption\na.jpg,one\nb.jpg,two, three\n",
             "line 3: 3 columns where the header has 2",
         ),
-        ("captions.csv", "image,caption\na.jpg\n", "line 2: 1 columns"),
+        ("captions.csv", "image,caption\na.jpg\n", "line 2: 1 columns where the header has 2; a cell is missing"),
+        (
+            "captions.txt",
+            "image_name| comment_number| comment\na.jpg| 4   A dog runs .\n",
+            r"line 2: 2 columns where the header has 3; a cell is missing, or the '\|' before it, in .*A dog runs",
+        ),
+        ("captions.csv", "image,caption,caption\na.jpg,one,two\n", "line 1: 2 columns are called 'caption'"),
+        ("captions.csv", "image,Caption,caption \na.jpg,one,two\n", "line 1: 2 columns are called 'caption'"),
+        ("captions.csv", "image,image,caption\na.jpg,b.jpg,two\n", "line 1: 2 columns are called 'image'"),
+        ("captions.csv", "image,caption,split,split\na.jpg,b,dev,dev\n", "line 1: 2 columns are called 'split'"),
+        ("captions.jsonl", '{"image": "a.jpg", "caption": "a", "Caption": "b"}\n', "2 columns are called 'caption'"),
+        ("captions.jsonl", '{"image": "a.jpg", "caption": "a", "caption": "b"}\n', "the key 'caption' comes twice"),
+        ("captions.jsonl", '{"image": "a.jpg", "caption": NaN}\n', "line 1: malformed JSON: NaN"),
+        ("captions.jsonl", '{"image": "a.jpg", "caption": "a \\ud83d"}\n', "line 1: the caption .* holds half a char"),
+        ("captions.jsonl", '{"image": "a\\u0000.jpg", "caption": "a"}\n', "line 1: the image's name"),
         ("captions.csv", "image,caption\n ,one\n", "line 2: the image's name is missing"),
         ("captions.csv", 'image,caption\na.jpg,one\nb.jpg,"two\n', "line 3: malformed"),
         ("captions.csv", 'image,caption\na.jpg,"one\nmore"\nb.jpg\n', "line 4: 1 columns"),
@@ -142,9 +215,10 @@ def test_caption_folder_malformed(file, text, message, tmp_path):
         CaptionFolder(write_folder(tmp_path, text, file)).read("all")
 
 
-def test_captions_that_are_not_utf8(tmp_path):
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_captions_that_are_not_utf8(encoding, tmp_path):
     write_folder(tmp_path, "")
-    (tmp_path / "captions.csv").write_bytes("image,caption\na.jpg,Bär\n".encode("latin-1"))
+    (tmp_path / "captions.csv").write_bytes("image,caption\na.jpg,Bär\n".encode(encoding))
     with pytest.raises(ValueError, match=r"captions\.csv: not UTF-8"):
         CaptionFolder(tmp_path).read("all")
 

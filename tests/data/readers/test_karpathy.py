@@ -65,3 +65,38 @@ def test_karpathy_malformed(content, tmp_path):
     path.write_text(content)
     with pytest.raises(ValueError, match=r"dataset_bad\.json"):
         KarpathySplit(path, tmp_path).read("val")
+
+
+def entry(**values):
+    return {"filename": "a.jpg", "split": "val", "sentences": [{"raw": "a dog"}]} | values
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([entry(cocoid=1), entry(cocoid=1)], r"images\[1\]: a second image with the id 1; the first: .*images\[0\]"),
+        ([entry(cocoid=1), entry(cocoid="1", split="test")], r"images\[1\]: a second image with the id '1', which"),
+        ([entry(filepath="a"), entry(filepath="b")], r"images\[1\]: a second image with the id 'a\.jpg'"),
+        ([entry(cocoid=None)], r"images\[0\]: image id None; a whole number or a text"),
+        ([entry(cocoid=1.5)], r"images\[0\]: image id 1\.5"),
+        ([entry(split=["val"])], "'val' holds no images"),
+        ([entry(filename=3)], r'images\[0\]: "filename" is 3; the name of a file'),
+        ([entry(filepath=["a"])], r'images\[0\]: "filepath" is'),
+        ([entry(sentences="a dog")], r'images\[0\]: "sentences" is not a list'),
+        (
+            [entry(), entry(filename="b.jpg", sentences=[{"raw": "a \ud83d"}])],
+            r"images\[1\]: the caption .* half a char",
+        ),
+    ],
+)
+def test_karpathys_entries_are_named(entries, message, tmp_path):
+    (tmp_path / "dataset_bad.json").write_text(json.dumps({"images": entries}))
+    with pytest.raises(ValueError, match=message):
+        KarpathySplit(tmp_path / "dataset_bad.json", tmp_path).read("val", require_images=False)
+
+
+def test_karpathys_images_are_found_without_the_first(tmp_path):
+    write_karpathy(tmp_path, images="pictures")
+    (tmp_path / "pictures" / "0.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 images are missing, the first: .*pictures/0\.jpg"):
+        find_reader(tmp_path).read("train")

@@ -59,11 +59,30 @@ MALFORMED = {
     "no field": ("a.jsonl", ['{"source": "a"}'], "a.jsonl, line 1: no 'target'; there are: source"),
     "no text": ("a.jsonl", ['{"source": 3, "target": "b"}'], "a.jsonl, line 1: the source is not a text but 3"),
     "no texts": ("a.jsonl", ['{"source": "a", "target": [3]}'], "line 1: the target is neither a text nor a list"),
-    "no id": ("a.jsonl", ['{"source": "a", "target": "b", "id": []}'], r"line 1: the id is .* but \[\]"),
+    "no id": (
+        "a.jsonl",
+        ['{"source": "a", "target": "b", "id": []}'],
+        r"line 1: pair id \[\]; a whole number or a text is expected",
+    ),
     "one id": (
         "a.jsonl",
         ['{"source": "a", "target": "b", "id": 2}', '{"source": "a", "target": "b"}'],
-        "a.jsonl, line 2: there is an earlier pair with the id 2",
+        "a.jsonl, line 2: a second pair with the id 2; the first: .*a.jsonl, line 1",
+    ),
+    "an id as text": (
+        "a.jsonl",
+        ['{"source": "a", "target": "b", "id": "2"}', '{"source": "a", "target": "b"}'],
+        "a.jsonl, line 2: a second pair with the id 2, which counts as '2'; the first: .*a.jsonl, line 1",
+    ),
+    "half a character": (
+        "a.jsonl",
+        ['{"source": "a \\ud83d", "target": "b"}'],
+        r"a.jsonl, line 1: the source 'a \\ud83d' holds half a character",
+    ),
+    "a key twice": (
+        "a.jsonl",
+        ['{"source": "a", "source": "b"}'],
+        "line 1: malformed JSON: the key 'source' comes twice",
     ),
     "nothing": ("a.tsv", ["", ""], "split 'train' holds no sentences"),
 }
