@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import platform
+import re
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +23,14 @@ except ImportError:  # Windows
 
 ASIDE = ".captioner-part"
 """How the names end of files that are not whole yet."""
+
+EARLIER_ASIDE = re.compile(
+    r"\.[0-9a-f]{32}\.tmp|.+\.safetensors\.\d+\.tmp|\..+\.ckpt\.tmp|cache\.json\.tmp|\..+\.tar\.part"
+)
+"""What earlier versions called them."""
+
+ABANDONED = 24 * 3600
+"""Seconds without a byte after which a file aside is nobody's, where no lock says whether it is."""
 
 _TIDY: set[tuple[int, Path]] = set()
 """Processes, and folders in which they have removed what others left aside: once, as a folder may be large."""
@@ -51,7 +63,7 @@ def whole_file(path: str | Path, workshop: Path | None = None) -> Iterator[Binar
     for folder in (workshop, path.parent):
         folder.mkdir(parents=True, exist_ok=True)
     if (os.getpid(), workshop) not in _TIDY:
-        remove_abandoned(workshop)
+        sweep(workshop)
         _TIDY.add((os.getpid(), workshop))
     unfinished, file = _aside(workshop)
     try:
@@ -92,24 +104,53 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         file.write(content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
 
 
-def remove_abandoned(folder: str | Path) -> None:
-    """Remove the files that processes which were killed have left aside in a folder, see `whole_file`."""
-    if fcntl is None:
-        return  # nothing says whether somebody is at work on them
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for path in [entry.path for entry in entries if entry.name.endswith(ASIDE)]:
-            with suppress(OSError), open(path, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it
-                os.unlink(path)
+def sweep(folder: str | Path) -> None:
+    """Remove the files that killed processes have left aside in a folder (see `whole_file`), and those of earlier versions.
+
+    A process holds its file by a lock for as long as it writes. Of a file that a process on this machine made, the lock
+    says for certain whether the process is still there. Other machines' locks may not reach this one, and earlier
+    versions had none: their files are removed when nothing has been written to them for a day.
+
+    Args:
+        folder: nothing is done where it does not exist or cannot be listed.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for name in [entry.name for entry in entries]:
+            if name.endswith(ASIDE) or EARLIER_ASIDE.fullmatch(name):
+                with suppress(OSError):  # it may not be removed by us, or another process was faster
+                    _remove_abandoned(os.path.join(folder, name), is_ours=name.startswith(_mark()))
+
+
+def _remove_abandoned(path: str, is_ours: bool) -> None:
+    """Remove a file that lies aside, unless a process is at work on it, or may be."""
+    with open(path, "r+b") as file:  # NFS locks no file that is open for reading alone
+        lock_tells = fcntl is not None and is_ours
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            except OSError:  # a file system without locks
+                lock_tells = False
+        is_nobodys = lock_tells or time.time() - os.fstat(file.fileno()).st_mtime > ABANDONED
+        if is_nobodys and fcntl is not None:
+            os.unlink(path)  # while it is held
+    if is_nobodys and fcntl is None:
+        os.unlink(path)  # Windows removes no file that is open
+
+
+def _mark() -> str:
+    """How the names begin of files that processes of this machine have aside."""
+    return f".{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}-"
 
 
 def _aside(folder: Path) -> tuple[Path, BinaryIO]:
     """A new file that lies aside, held while it is open, so that others leave it alone."""
     while True:
-        path = folder / f".{uuid.uuid4().hex}{ASIDE}"
+        path = folder / f"{_mark()}{uuid.uuid4().hex}{ASIDE}"
         file = open(path, "wb")  # noqa: SIM115 (closed by who asked for it)
         if fcntl is not None:
-            with suppress(OSError):  # a file system without locks, where nothing is removed either
+            with suppress(OSError):  # a file system without locks, where nothing fresh is removed either
                 fcntl.flock(file, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):  # another process took it for abandoned before it was held
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):

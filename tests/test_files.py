@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from captioner.files import LockedError, in_threads, locked, remove_abandoned, whole_file, whole_text, write_whole
+from captioner.files import ABANDONED, LockedError, in_threads, locked, sweep, whole_file, whole_text, write_whole
 
 
 def test_a_file_comes_to_be_when_it_is_whole(tmp_path):
@@ -103,13 +105,100 @@ def test_what_a_killed_process_left_aside_is_removed_by_the_next(tmp_path):
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".bin", ".captioner-part", ".part"]
     writers[1].kill()
     writers[1].join(20)
-    remove_abandoned(tmp_path)
+    sweep(tmp_path)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".bin", ".part"]
+
+
+@pytest.fixture
+def left(tmp_path):
+    """Files that lie aside in a folder, by name: fresh ones, or without a byte for longer than a day."""
+
+    def leave(name, silent=False):
+        path = tmp_path / name
+        path.touch()
+        if silent:
+            os.utime(path, (time.time() - ABANDONED - 60,) * 2)
+        return path
+
+    return leave
+
+
+OF_ANOTHER_MACHINE = ".0123abcd-" + "e" * 32 + ".captioner-part"
+
+
+def test_what_another_machine_has_aside_is_left_alone_for_a_day(tmp_path, left):
+    """Its lock may not reach this machine."""
+    path = left(OF_ANOTHER_MACHINE)
+    sweep(tmp_path)
+    assert path.exists()
+    left(OF_ANOTHER_MACHINE, silent=True)
+    with open(path, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sweep(tmp_path)
+        assert path.exists()
+    sweep(tmp_path)
+    assert not path.exists()
+
+
+EARLIER_NAMES = (
+    "." + "f" * 32 + ".tmp",
+    "regions-00001.safetensors.4711.tmp",
+    ".last.ckpt.tmp",
+    "cache.json.tmp",
+    ".train.tar.part",
+)
+
+
+def test_what_earlier_versions_left_aside_goes_after_a_day(tmp_path, left):
+    paths = [left(name) for name in EARLIER_NAMES]
+    sweep(tmp_path)
+    assert all(path.exists() for path in paths)
+    for name in (*EARLIER_NAMES, "notes.tmp", "4711.tmp", "photos.tar.part"):
+        left(name, silent=True)
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4711.tmp", "notes.tmp", "photos.tar.part"]
+
+
+def test_without_locks_what_is_left_aside_goes_after_a_day(tmp_path, left, monkeypatch):
+    """On Windows, and on file systems that have none, a fresh file may be another process's."""
+
+    def flock(file, operation):
+        raise OSError(38, "Function not implemented")
+
+    with whole_file(tmp_path / "a") as file:
+        own = Path(file.name).name
+    for setting, value in (("captioner.files.fcntl.flock", flock), ("captioner.files.fcntl", None)):
+        monkeypatch.setattr(setting, value)
+        path = left(own)
+        sweep(tmp_path)
+        assert path.exists()
+        left(own, silent=True)
+        sweep(tmp_path)
+        assert not path.exists()
+
+
+def test_files_are_swept_that_are_locked_for_writing_alone(tmp_path, left, monkeypatch):
+    """As on NFS."""
+
+    def flock(file, operation):
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(9, "Bad file descriptor")
+
+    with whole_file(tmp_path / "a") as file:
+        own = Path(file.name).name
+    path = left(own)
+    monkeypatch.setattr("captioner.files.fcntl.flock", flock)
+    sweep(tmp_path)
+    assert not path.exists()
+
+
+def test_a_folder_that_is_not_there_is_swept():
+    sweep("no such folder")
 
 
 def write_often(path, content):
     for _ in range(300):
-        remove_abandoned(path.parent)
+        sweep(path.parent)
         write_whole(path, content)
 
 

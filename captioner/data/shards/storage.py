@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from captioner.data.shards.names import file_name, is_remote
 from captioner.data.shards.tar import reason_of
-from captioner.files import locked, remove_abandoned, whole_file
+from captioner.files import locked, sweep, whole_file
 from captioner.types import ImageError, PackedImage
 
 ABANDONED = 6 * 3600  # seconds since a copy that 0.1.0 was making has grown
@@ -120,7 +120,7 @@ class Copies:
 
     def _make_room(self, num_bytes: int) -> None:
         found = []
-        remove_abandoned(self.folder)
+        sweep(self.folder)
         for path in Path(self.folder).glob(f"*{COPY_SUFFIX}.part"):  # what version 0.1.0 left aside
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > ABANDONED:
