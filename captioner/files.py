@@ -105,7 +105,7 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 
 
 def sweep(folder: str | Path) -> None:
-    """Remove the files that killed processes have left aside in a folder (see `whole_file`), and those of earlier versions.
+    """Remove what killed processes have left aside in a folder (see `whole_file`), those of earlier versions too.
 
     A process holds its file by a lock for as long as it writes. Of a file that a process on this machine made, the lock
     says for certain whether the process is still there. Other machines' locks may not reach this one, and earlier
