@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -25,12 +26,15 @@ ASIDE = ".captioner-part"
 """How the names end of files that are not whole yet."""
 
 EARLIER_ASIDE = re.compile(
-    r"\.[0-9a-f]{32}\.tmp|.+\.safetensors\.\d+\.tmp|\..+\.ckpt\.tmp|cache\.json\.tmp|\..+\.tar\.part"
+    r"\.[0-9a-f]{32}\.tmp|.+\.safetensors\.\d+\.tmp|\..+\.ckpt\.tmp|cache\.json\.tmp|\..+\.tar\.part|"
+    r"\.[0-9a-f]{16}\.captioner-lock"
 )
-"""What earlier versions called them."""
+"""What earlier versions called them; and the locks of `held`."""
 
 ABANDONED = 24 * 3600
 """Seconds without a byte after which a file aside is nobody's, where no lock says whether it is."""
+
+_VANISHED = "the folder was removed while a command was writing to it: what it held is lost"
 
 _TIDY: set[tuple[int, Path]] = set()
 """Processes, and folders in which they have removed what others left aside: once, as a folder may be large."""
@@ -74,9 +78,9 @@ def whole_file(path: str | Path, workshop: Path | None = None) -> Iterator[Binar
             file.flush()
             os.fsync(file.fileno())
             if fcntl is not None:
-                os.replace(unfinished, path)  # held until it has its name
+                _put(unfinished, path)  # held until it has its name
         if fcntl is None:
-            os.replace(unfinished, path)  # Windows moves no file that is open
+            _put(unfinished, path)  # Windows moves no file that is open
         _sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -158,6 +162,14 @@ def _aside(folder: Path) -> tuple[Path, BinaryIO]:
         file.close()
 
 
+def _put(unfinished: Path, path: Path) -> None:
+    """Give a file that lies aside its name."""
+    try:
+        os.replace(unfinished, path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, _VANISHED, str(path.parent)) from error
+
+
 def _sync_folder(folder: Path) -> None:
     """Have a file's new name on the disk too, where folders can be opened for that (not on Windows)."""
     if os.name == "posix":
@@ -199,3 +211,77 @@ def locked(folder: str | Path, wait: bool = False, name: str = "lock") -> Iterat
             yield
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked meanwhile would hold on to it
+
+
+@contextmanager
+def held(path: str | Path) -> Iterator[None]:
+    """Hold a name in a folder for writing, so that no other process writes what is called so meanwhile.
+
+    The system lets go of it however the process ends, and nothing stays behind. A device or a pipe is not held, and where
+    there are no locks (on Windows, say) nothing is.
+
+    Args:
+        path: of a file, or the name that several files begin with; its folder is made where it is missing.
+
+    Raises:
+        LockedError: another process holds it.
+    """
+    if fcntl is None or (os.path.exists(path) and not os.path.isfile(path)):
+        yield
+        return
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    lock = path.with_name(f".{digest}.captioner-lock")
+    while True:
+        with open(lock, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise LockedError(f"{path}: another process is writing to it; wait until it has finished") from error
+            except OSError:  # a file system without locks
+                lock.unlink(missing_ok=True)
+                yield
+                return
+            try:
+                if not os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
+                    continue  # another process has just let go of it
+            except FileNotFoundError:
+                continue
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+                fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked meanwhile would hold on to it
+            return
+
+
+@contextmanager
+def kept(folder: str | Path) -> Iterator[Callable[[], None]]:
+    """Make sure that a folder stays where it is while several files are written to it, one after another.
+
+    Args:
+        folder: is made where it is missing.
+
+    Returns:
+        What raises if the folder is no longer there; it is called at the end, too.
+
+    Raises:
+        FileNotFoundError: the folder was removed, or another has taken its place.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    held_open = os.open(folder, os.O_RDONLY) if os.name == "posix" else None  # its number cannot be given to another
+    before = os.stat(folder)
+
+    def check() -> None:
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(folder), before):
+                return
+        raise FileNotFoundError(errno.ENOENT, _VANISHED, str(folder))
+
+    try:
+        yield check
+        check()
+    finally:
+        if held_open is not None:
+            os.close(held_open)

@@ -5,13 +5,26 @@ from __future__ import annotations
 import fcntl
 import multiprocessing
 import os
+import shutil
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from captioner.files import ABANDONED, LockedError, in_threads, locked, sweep, whole_file, whole_text, write_whole
+from captioner.files import (
+    ABANDONED,
+    LockedError,
+    held,
+    in_threads,
+    kept,
+    locked,
+    sweep,
+    whole_file,
+    whole_text,
+    write_whole,
+)
 
 
 def test_a_file_comes_to_be_when_it_is_whole(tmp_path):
@@ -293,3 +306,115 @@ def test_a_process_that_is_killed_lets_go(tmp_path):
     other.join(20)
     with locked(tmp_path):
         pass
+
+
+def hold_name(path, is_held, let_go):
+    with held(path):
+        is_held.set()
+        let_go.wait(20)
+
+
+def test_a_name_is_held_by_one_and_nothing_stays_behind(tmp_path):
+    context = multiprocessing.get_context("fork")
+    is_held, let_go = context.Event(), context.Event()
+    path = tmp_path / "new" / ("a" * 255)
+    other = context.Process(target=hold_name, args=(path, is_held, let_go))
+    other.start()
+    assert is_held.wait(20)
+    (tmp_path / "link").symlink_to(path)
+    for same in (path, str(path), tmp_path / "link"):
+        with pytest.raises(LockedError, match="another process is writing to it; wait"), held(same):
+            pass
+    with held(path.with_name("b")):
+        pass
+    let_go.set()
+    other.join(20)
+    with held(path):
+        pass
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_name_that_a_killed_process_held_is_free(tmp_path, left):
+    context = multiprocessing.get_context("fork")
+    is_held, let_go = context.Event(), context.Event()
+    other = context.Process(target=hold_name, args=(tmp_path / "a", is_held, let_go))
+    other.start()
+    assert is_held.wait(20)
+    other.kill()
+    other.join(20)
+    (lock,) = tmp_path.iterdir()
+    sweep(tmp_path)
+    assert lock.exists()
+    left(lock.name, silent=True)
+    with open(lock, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sweep(tmp_path)
+    assert lock.exists()
+    with held(tmp_path / "a"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def count_up(path, times):
+    for _ in range(times):
+        while True:
+            try:
+                with held(path):
+                    path.write_text(str(int(path.read_text()) + 1))
+                break
+            except LockedError:
+                time.sleep(0)
+
+
+def test_a_name_is_never_held_by_two(tmp_path):
+    context = multiprocessing.get_context("fork")
+    path = tmp_path / "count"
+    path.write_text("0")
+    processes = [context.Process(target=count_up, args=(path, 200)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert path.read_text() == "600"
+
+
+def test_without_locks_a_name_is_not_held(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(38, "Function not implemented")
+
+    for setting, value in (("captioner.files.fcntl.flock", flock), ("captioner.files.fcntl", None)):
+        monkeypatch.setattr(setting, value)
+        with held(tmp_path / "a"):
+            write_whole(tmp_path / "a", b"new")
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@contextmanager
+def vanishing(folder):
+    """A folder that is removed while something is written to it."""
+    yield
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_vanishes_is_an_error(tmp_path):
+    folder = tmp_path / "out"
+    with kept(folder) as check:
+        write_whole(folder / "a", b"a")
+        check()
+    for write in (kept, lambda folder: whole_file(folder / "c")):
+        with (
+            pytest.raises(FileNotFoundError, match="the folder was removed") as caught,
+            write(folder),
+            vanishing(folder),
+        ):
+            pass
+        assert caught.value.filename == str(folder)
+
+
+def test_a_folder_made_anew_is_another(tmp_path):
+    folder = tmp_path / "out"
+    with pytest.raises(FileNotFoundError, match="the folder was removed"), kept(folder) as check:
+        with vanishing(folder):
+            pass
+        write_whole(folder / "b", b"b")  # which makes the folder anew
+        check()
