@@ -217,8 +217,8 @@ def locked(folder: str | Path, wait: bool = False, name: str = "lock") -> Iterat
 def held(path: str | Path) -> Iterator[None]:
     """Hold a name in a folder for writing, so that no other process writes what is called so meanwhile.
 
-    The system lets go of it however the process ends, and nothing stays behind. A device or a pipe is not held, and where
-    there are no locks (on Windows, say) nothing is.
+    The system lets go of it however the process ends, and nothing stays behind. A device or a pipe is not held; nor is
+    anything where there are no locks (on Windows, say).
 
     Args:
         path: of a file, or the name that several files begin with; its folder is made where it is missing.

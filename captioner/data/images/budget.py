@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +22,11 @@ class Budget:
 
     def __init__(self, num_bytes: int) -> None:
         self.num_bytes = num_bytes
-        self._begin()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._begin)  # whose threads are gone, with what they held
+        self.begin()
+        _all.add(self)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Forget what is held."""
         self.changed = threading.Condition()
         self.waiting: deque[object] = deque()
         self.held = 0
@@ -45,9 +46,31 @@ class Budget:
         try:
             yield
         finally:
-            with self.changed:
-                self.held -= num_bytes
-                self.changed.notify_all()
+            self.give_back(num_bytes)
+
+    def take(self, num_bytes: int) -> bool:
+        """Hold some bytes until they are given back, if there are so many now."""
+        with self.changed:
+            has_room = not self.waiting and self._has_room(num_bytes)
+            self.held += num_bytes if has_room else 0
+        return has_room
+
+    def give_back(self, num_bytes: int) -> None:
+        """Let go of bytes that were taken."""
+        with self.changed:
+            self.held -= num_bytes
+            self.changed.notify_all()
 
     def _has_room(self, num_bytes: int) -> bool:
         return self.held == 0 or self.held + num_bytes <= self.num_bytes
+
+
+def _begin_in_child() -> None:
+    """A process that was forked has none of the threads that hold something."""
+    for budget in _all:
+        budget.begin()
+
+
+_all: weakref.WeakSet[Budget] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)

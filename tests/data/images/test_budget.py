@@ -91,3 +91,13 @@ def test_a_child_starts_with_all_of_it():
         assert has_taken.wait(20)
         child.join(20)
         assert budget.held == 10
+
+
+def test_what_is_taken_is_held_until_it_is_given_back():
+    budget = Budget(10)
+    assert [budget.take(num_bytes) for num_bytes in (6, 5, 4, 1)] == [True, False, True, False]
+    budget.give_back(6)
+    with budget.hold(6):
+        assert not budget.take(1)
+    budget.give_back(4)
+    assert budget.take(50)  # alone
