@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import multiprocessing
 import os
+import shutil
 import threading
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from captioner.files import LockedError, in_threads, locked, remove_abandoned, whole_file, whole_text, write_whole
+from captioner.files import (
+    ABANDONED,
+    LockedError,
+    held,
+    in_threads,
+    kept,
+    locked,
+    sweep,
+    whole_file,
+    whole_text,
+    write_whole,
+)
 
 
 def test_a_file_comes_to_be_when_it_is_whole(tmp_path):
@@ -103,13 +119,97 @@ def test_what_a_killed_process_left_aside_is_removed_by_the_next(tmp_path):
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".bin", ".captioner-part", ".part"]
     writers[1].kill()
     writers[1].join(20)
-    remove_abandoned(tmp_path)
+    sweep(tmp_path)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".bin", ".part"]
+
+
+@pytest.fixture
+def left(tmp_path):
+    """Files that lie aside in a folder, by name: fresh ones, or without a byte for longer than a day."""
+
+    def leave(name, silent=False):
+        path = tmp_path / name
+        path.touch()
+        if silent:
+            os.utime(path, (time.time() - ABANDONED - 60,) * 2)
+        return path
+
+    return leave
+
+
+OF_ANOTHER_MACHINE = ".0123abcd-" + "e" * 32 + ".captioner-part"
+
+
+def test_what_another_machine_has_aside_is_left_alone_for_a_day(tmp_path, left):
+    """Its lock may not reach this machine."""
+    path = left(OF_ANOTHER_MACHINE)
+    sweep(tmp_path)
+    assert path.exists()
+    left(OF_ANOTHER_MACHINE, silent=True)
+    with open(path, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sweep(tmp_path)
+        assert path.exists()
+    sweep(tmp_path)
+    assert not path.exists()
+
+
+EARLIER_NAMES = (
+    "." + "f" * 32 + ".tmp",
+    "regions-00001.safetensors.4711.tmp",
+    ".last.ckpt.tmp",
+    "cache.json.tmp",
+    ".train.tar.part",
+)
+
+
+def test_what_earlier_versions_left_aside_goes_after_a_day(tmp_path, left):
+    paths = [left(name) for name in EARLIER_NAMES]
+    sweep(tmp_path)
+    assert all(path.exists() for path in paths)
+    for name in (*EARLIER_NAMES, "notes.tmp", "4711.tmp", "photos.tar.part"):
+        left(name, silent=True)
+    sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4711.tmp", "notes.tmp", "photos.tar.part"]
+
+
+def test_without_locks_what_is_left_aside_goes_after_a_day(tmp_path, left, monkeypatch):
+    """On Windows, and on file systems that have none, a fresh file may be another process's."""
+
+    def flock(file, operation):
+        raise OSError(38, "Function not implemented")
+
+    with whole_file(tmp_path / "a") as file:
+        own = Path(file.name).name
+    for setting, value in (("captioner.files.fcntl.flock", flock), ("captioner.files.fcntl", None)):
+        monkeypatch.setattr(setting, value)
+        path = left(own)
+        sweep(tmp_path)
+        assert path.exists()
+        left(own, silent=True)
+        sweep(tmp_path)
+        assert not path.exists()
+
+
+def test_files_are_swept_that_are_locked_for_writing_alone(tmp_path, left, monkeypatch):
+    """As on NFS."""
+
+    def flock(file, operation):
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(9, "Bad file descriptor")
+
+    with whole_file(tmp_path / "a") as file:
+        own = Path(file.name).name
+    path = left(own)
+    monkeypatch.setattr("captioner.files.fcntl.flock", flock)
+    sweep(tmp_path / "no such folder")
+    sweep(tmp_path)
+    assert not path.exists()
 
 
 def write_often(path, content):
     for _ in range(300):
-        remove_abandoned(path.parent)
+        sweep(path.parent)
         write_whole(path, content)
 
 
@@ -204,3 +304,115 @@ def test_a_process_that_is_killed_lets_go(tmp_path):
     other.join(20)
     with locked(tmp_path):
         pass
+
+
+def hold_name(path, is_held, let_go):
+    with held(path):
+        is_held.set()
+        let_go.wait(20)
+
+
+def test_a_name_is_held_by_one_and_nothing_stays_behind(tmp_path):
+    context = multiprocessing.get_context("fork")
+    is_held, let_go = context.Event(), context.Event()
+    path = tmp_path / "new" / ("a" * 255)
+    other = context.Process(target=hold_name, args=(path, is_held, let_go))
+    other.start()
+    assert is_held.wait(20)
+    (tmp_path / "link").symlink_to(path)
+    for same in (path, str(path), tmp_path / "link"):
+        with pytest.raises(LockedError, match="another process is writing to it; wait"), held(same):
+            pass
+    with held(path.with_name("b")):
+        pass
+    let_go.set()
+    other.join(20)
+    with held(path):
+        pass
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_name_that_a_killed_process_held_is_free(tmp_path, left):
+    context = multiprocessing.get_context("fork")
+    is_held, let_go = context.Event(), context.Event()
+    other = context.Process(target=hold_name, args=(tmp_path / "a", is_held, let_go))
+    other.start()
+    assert is_held.wait(20)
+    other.kill()
+    other.join(20)
+    (lock,) = tmp_path.iterdir()
+    sweep(tmp_path)
+    assert lock.exists()
+    left(lock.name, silent=True)
+    with open(lock, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sweep(tmp_path)
+    assert lock.exists()
+    with held(tmp_path / "a"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def count_up(path, times):
+    for _ in range(times):
+        while True:
+            try:
+                with held(path):
+                    path.write_text(str(int(path.read_text()) + 1))
+                break
+            except LockedError:
+                time.sleep(0)
+
+
+def test_a_name_is_never_held_by_two(tmp_path):
+    context = multiprocessing.get_context("fork")
+    path = tmp_path / "count"
+    path.write_text("0")
+    processes = [context.Process(target=count_up, args=(path, 200)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert path.read_text() == "600"
+
+
+def test_without_locks_a_name_is_not_held(tmp_path, monkeypatch):
+    def flock(file, operation):
+        raise OSError(38, "Function not implemented")
+
+    for setting, value in (("captioner.files.fcntl.flock", flock), ("captioner.files.fcntl", None)):
+        monkeypatch.setattr(setting, value)
+        with held(tmp_path / "a"):
+            write_whole(tmp_path / "a", b"new")
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@contextmanager
+def vanishing(folder):
+    """A folder that is removed while something is written to it."""
+    yield
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_vanishes_is_an_error(tmp_path):
+    folder = tmp_path / "out"
+    with kept(folder) as check:
+        write_whole(folder / "a", b"a")
+        check()
+    for write in (kept, lambda folder: whole_file(folder / "c")):
+        with (
+            pytest.raises(FileNotFoundError, match="the folder was removed") as caught,
+            write(folder),
+            vanishing(folder),
+        ):
+            pass
+        assert caught.value.filename == str(folder)
+
+
+def test_a_folder_made_anew_is_another(tmp_path):
+    folder = tmp_path / "out"
+    with contextlib.suppress(FileNotFoundError), kept(folder) as check:
+        shutil.rmtree(folder)
+        write_whole(folder / "b", b"b")  # which makes the folder anew
+        with pytest.raises(FileNotFoundError, match="the folder was removed"):
+            check()

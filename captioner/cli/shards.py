@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 def _pack(args: argparse.Namespace) -> list[ImageError]:
     """Write the shards of each split, and say where they are."""
     from captioner.data.readers import Reader, find_split, read_data
-    from captioner.data.shards import write_shards
+    from captioner.data.shards import to_pack, write_shards
 
     if not args.output:
         raise ValueError("--output DIR is missing: where should the shards lie?")
@@ -58,8 +58,13 @@ def _pack(args: argparse.Namespace) -> list[ImageError]:
         raise ValueError(f"{args.data}: a data set of sentences; shards hold images")
     problems = []
     whole = [split for split in reader.splits if split != "all"]  # which holds the others' images once more
-    for split in args.split or whole or reader.splits:
-        name = find_split(split, reader.splits, str(reader))
+    wanted = args.split or whole or reader.splits
+    names = list(dict.fromkeys(find_split(split, reader.splits, str(reader)) for split in wanted))
+    missing = to_pack(args.output, names)
+    for name in names:
+        if name not in missing:
+            print(f"{name}: was packed before")
+            continue
         items = reader.read(name)
         shards, broken = write_shards(items, args.output, name, args.shard_mb * 1_000_000)
         problems += broken

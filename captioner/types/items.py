@@ -48,6 +48,11 @@ class PackedImage(ABC):
         """That name without its suffix."""
         return Path(self.name).stem
 
+    @property
+    def num_bytes(self) -> int:
+        """How long the image file is, where that is known before it is read; else 0."""
+        return 0
+
     @abstractmethod
     def read_bytes(self) -> bytes:
         """The image file, as it is stored.

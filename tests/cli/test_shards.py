@@ -11,6 +11,7 @@ import yaml
 
 from captioner.cli.main import main
 from captioner.data import find_reader
+from captioner.data.shards import writer as shard_writer
 
 
 @pytest.fixture
@@ -67,6 +68,31 @@ def test_a_data_set_is_packed(run, data, tmp_path):
     again, _, err = run("shards", "--data", data, "--split", "train", "--output", tmp_path / "x")
     assert again == 2
     assert "train-000000.tar is there already" in err[0]
+
+
+def test_the_same_command_finishes_what_a_killed_one_began(run, data, tmp_path, monkeypatch):
+    command = ("shards", "--data", data, "--output", tmp_path)
+
+    def fail(shard):
+        raise KeyboardInterrupt  # in the second split
+
+    with monkeypatch.context() as patch:
+        original = shard_writer.index_shard
+        patch.setattr(shard_writer, "index_shard", lambda url: original(url) if "train" in url else fail(url))
+        assert run(*command)[0] == 130
+    train = (tmp_path / "train-000000.tar").stat().st_mtime_ns
+    status, _, err = run("caption", f"{tmp_path}/dev-*.tar")
+    assert status == 2
+    assert "dev-*.tar: not all shards of this split are there" in err[-1]
+    status, _, err = run("evaluate", "--data", tmp_path, "--split", "train", "--output", tmp_path / "out")
+    assert status == 2
+    assert "dev-*.tar: not all shards of this split are there" in err[-1]
+    status, out, err = run(*command)
+    assert (status, err) == (0, [])
+    assert out == ["train: was packed before", f"dev: 4 images in 1 shards: {tmp_path}/dev-000000.tar"]
+    assert (tmp_path / "train-000000.tar").stat().st_mtime_ns == train
+    assert find_reader(tmp_path).splits == ("dev", "train")
+    assert run(*command)[0] == 2
 
 
 def test_a_data_set_of_broken_images_makes_no_shard(run, tmp_path):

@@ -6,23 +6,26 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+from captioner.data.images.kinds import HEAD, PHOTO_SUFFIXES, kind_of, suffix_of
 from captioner.data.images.opening import IMAGE_SUFFIXES, os_reason
+from captioner.data.images.reading import is_remote
 from captioner.types import ImageError
 
 
 def find_images(paths: Sequence[str | Path]) -> tuple[list[str], list[ImageError]]:
     """Find the image files that a command line's PATHs mean.
 
-    A path is, in this order: a file, taken whatever its suffix; a folder, searched through all its folders
-    for the suffixes in `IMAGE_SUFFIXES` in any case; or a glob pattern, in which `**` stands for any number
-    of folders, and whose matches are taken as if they had been given. Hidden files and folders are skipped in
-    folders and patterns, and a loop of links is walked once. Nothing is opened.
+    A path is, in this order: a file, taken whatever it is; a folder, searched through all its folders for images
+    (`is_image`), those included that cannot be read here, so that opening them says why; a URL, taken as it is; or a
+    glob pattern, in which `**` stands for any number of folders, and whose matches are taken as if they had been given.
+    Hidden files and folders are skipped in folders and patterns, and a loop of links is walked once.
 
     Args:
-        paths: files, folders and patterns.
+        paths: files, folders, URLs and patterns.
 
     Returns:
         found: paths in the order given (sorted within a folder or pattern), spelt as given or found, each
@@ -36,15 +39,28 @@ def find_images(paths: Sequence[str | Path]) -> tuple[list[str], list[ImageError
     for path in paths:
         matches, troubles = _matches(str(path))
         for match in matches:
-            found.setdefault(os.path.abspath(match), match)
+            found.setdefault(match if is_remote(match) else os.path.abspath(match), match)
         problems += troubles
     return list(found.values()), problems
+
+
+def is_image(name: str, head: Callable[[], bytes]) -> bool:
+    """Whether a file is an image, which may or may not be read here: by its suffix, else by its first bytes.
+
+    Args:
+        name: the file's.
+        head: reads its first `HEAD` bytes; not called where the suffix is an image's.
+    """
+    suffix = suffix_of(name)
+    return suffix in IMAGE_SUFFIXES or suffix in PHOTO_SUFFIXES or kind_of(head()) is not None
 
 
 def _matches(path: str) -> tuple[list[str], list[ImageError]]:
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:
+        if is_remote(path):
+            return [path], []
         if glob.has_magic(path) and "\0" not in path:
             return _pattern_matches(path)
         reason = os_reason(error) if isinstance(error, OSError) else "is not a valid path"
@@ -74,13 +90,19 @@ def _pattern_matches(pattern: str) -> tuple[list[str], list[ImageError]]:
 
 def _images_below(folder: str) -> tuple[list[str], list[ImageError]]:
     problems: list[ImageError] = []
-    found = [
-        os.path.join(place, file)
-        for place, files in _walk(folder, problems)
-        for file in files
-        if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES
-    ]
-    return sorted(found), problems
+    files = [os.path.join(place, file) for place, names in _walk(folder, problems) for file in names]
+    return sorted(file for file in files if is_image(file, partial(_head, file))), problems
+
+
+def _head(path: str) -> bytes:
+    """The first bytes of a file; none of one that is not regular, as a pipe would be waited for, or cannot be read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return b""
+        with open(path, "rb", buffering=0) as file:
+            return file.read(HEAD)
+    except OSError:
+        return b""
 
 
 def _walk(top: str, problems: list[ImageError]) -> Iterator[tuple[str, list[str]]]:

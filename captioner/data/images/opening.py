@@ -12,13 +12,22 @@ import os
 import stat
 import threading
 import warnings
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from captioner.data.images.budget import Budget
+from captioner.data.images.kinds import AVIF, EXR, HEAD, HEIC, JXL, RADIANCE, RAW, RAW_SUFFIXES, kind_of, suffix_of
+from captioner.data.images.png import without_long_notes
+from captioner.data.images.reading import ReadableFile, file_name, is_remote, read_file, read_url
+from captioner.data.images.rgb import array_name, from_array, stored_bytes, to_rgb
 from captioner.types import ImageError, PackedImage
+
+try:
+    from pillow_heif import register_heif_opener
+except ImportError:  # an extra
+    register_heif_opener = None
 
 MAX_PIXELS = 178_000_000
 """Images of more pixels are refused before they are decoded. Pillow itself refuses above 2 * 89,478,485."""
@@ -35,6 +44,27 @@ REFUSED_FORMATS = {
 """Formats in Pillow's registry that are never opened, each with the reason."""
 
 
+MAX_DECODED = 1 << 30
+"""Bytes that the images have in memory which all threads of a process decode at a time. An image that takes more is
+decoded while no other is."""
+
+DECODER_BYTES = {
+    "WEBP": 13,
+    "JPEG2000": 17,
+    "AVIF": 7,
+    "HEIF": 7,
+    **dict.fromkeys(("PNG", "JPEG", "GIF", "BMP", "PPM", "TGA"), 0),
+}
+"""What a format's decoder takes for a pixel beside the image itself, as measured; 4 where nothing is said."""
+
+PROGRESSIVE_BYTES = 6
+"""The same for a progressive JPEG, which is held as a whole whatever is made of it."""
+
+MAX_PACKED = 1 << 29
+"""Bytes of image files from shards that are in memory at a time while they are decoded, of all threads of a process."""
+
+if register_heif_opener is not None:
+    register_heif_opener()
 Image.init()  # loads every plugin, so that the registry is complete
 
 
@@ -49,8 +79,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Suffixes of the formats that are opened, lower case, with their dot."""
 
-ImageSource = str | Path | PackedImage | bytes | Image.Image | np.ndarray
-"""What `open_image` takes: a path, an image in a shard, an encoded file's bytes, a Pillow image or an array."""
+ImageSource = str | os.PathLike | PackedImage | bytes | bytearray | memoryview | ReadableFile | Image.Image | np.ndarray
+"""What `open_image` takes: a path or URL, an image in a shard, an encoded file's bytes, an open file, a Pillow image or
+an array."""
 
 _TURNS = {  # EXIF's orientation tag -> what sets the photo upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,6 +95,15 @@ _TURNS = {  # EXIF's orientation tag -> what sets the photo upright
 
 _TOO_LARGE = "has more pixels than are allowed (a decompression bomb?)"
 _UNKNOWN = "not an image, or damaged, or in a format that is not read here"
+_UNREAD = {  # kinds of images that Pillow may not read: its format, what to do
+    HEIC: ("HEIF", "pip install 'captioner[heif]' to read it"),
+    AVIF: ("AVIF", "pip install --upgrade pillow to read it"),
+    JXL: ("JXL", "convert it to JPEG or PNG"),
+    RAW: ("", "convert it to JPEG or TIFF"),
+    EXR: ("", "convert it to PNG or TIFF"),
+    RADIANCE: ("", "convert it to PNG or TIFF"),
+}
+_DNG_VERSION, _SUBFILE_TYPE, _REDUCED = 50706, 254, 1  # TIFF's tags, and the flag of a smaller copy of the picture
 
 
 class Photo(NamedTuple):
@@ -91,8 +131,10 @@ def open_image(source: ImageSource) -> Image.Image:
     nothing.
 
     Args:
-        source: a path; an image in a shard; the bytes of an image file; a Pillow image (left as it is); or an array
-            (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, bool, or float from 0 to 1.
+        source: a path; a URL that fsspec opens (https, s3, gs, file, ...); an image in a shard; the bytes of an image
+            file (bytes, bytearray, memoryview); a file that is open for reading bytes, which is read from its beginning
+            and left where it was; a Pillow image (left as it is); or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
+            of uint8, uint16, bool, or float from 0 to 1.
 
     Raises:
         ImageError: the image cannot be read: no such file, no permission, empty, not an image, damaged, too
@@ -119,18 +161,50 @@ def open_photo(source: ImageSource, side: int | None = None) -> Photo:
     """
     with _pillow_warnings_hidden:
         if isinstance(source, np.ndarray):
-            return _upright(_array_name(source), _from_array(source), side)
+            return _upright(array_name(source), from_array(source), side)
         if isinstance(source, Image.Image):
             path = source.filename if isinstance(source, ImageFile.ImageFile) else ""
             return _upright(str(path or "Pillow image"), source, side)
-        if isinstance(source, bytes):
-            return _decode("bytes", io.BytesIO(source), len(source), side)
+        if isinstance(source, bytes | bytearray | memoryview):
+            data = bytes(source)
+            return _decode(type(source).__name__, io.BytesIO(data), len(data), side)
         if isinstance(source, PackedImage):
-            data = source.read_bytes()
-            return _decode(str(source), io.BytesIO(data), len(data), side)
-        if isinstance(source, str | Path):
-            return _open_file(str(source), side)
-    raise TypeError(f"cannot open {type(source).__name__} as an image: give a path, bytes, a Pillow image or an array")
+            with _packed.hold(source.num_bytes):
+                data = source.read_bytes()
+                return _decode(str(source), io.BytesIO(data), len(data), side)
+        if isinstance(source, str | os.PathLike):
+            return _open_place(os.fsdecode(source), side)
+        if isinstance(source, ReadableFile):
+            data = read_file(source)
+            return _decode(file_name(source), io.BytesIO(data), len(data), side)
+    raise TypeError(
+        f"cannot open {type(source).__name__} as an image: give a path, a URL, bytes, an open file, a Pillow image or "
+        "an array"
+    )
+
+
+def unread(name: str, head: bytes) -> str | None:
+    """Why an image is not read here, and what to do, as far as its first bytes tell; None for all that may be.
+
+    Args:
+        name: of its file.
+        head: its first `HEAD` bytes.
+    """
+    kind = kind_of(head)
+    if kind not in _UNREAD or _UNREAD[kind][0] in FORMATS:
+        return None
+    return _advice(kind)
+
+
+def _advice(kind: str) -> str:
+    return f"is {kind}, which is not read here: {_UNREAD[kind][1]}"
+
+
+def _open_place(name: str, side: int | None) -> Photo:
+    if is_remote(name) and not os.path.exists(name):
+        data = read_url(name)
+        return _decode(name, io.BytesIO(data), len(data), side)
+    return _open_file(name, side)
 
 
 def _open_file(name: str, side: int | None) -> Photo:
@@ -162,19 +236,50 @@ def os_reason(error: OSError) -> str:
 def _decode(name: str, file: BinaryIO, num_bytes: int, side: int | None) -> Photo:
     if num_bytes == 0:
         raise ImageError(name, "the file is empty")
+    head = file.read(HEAD)
+    try:
+        return _decode_as_it_is(name, file, head, side)
+    except ImageError as error:
+        if kind_of(head) != "PNG" or error.reason == _TOO_LARGE:
+            raise
+        copy = without_long_notes(file)
+        if copy is None:
+            raise
+        with copy:
+            try:
+                return _decode_as_it_is(name, copy, head, side)
+            except ImageError:
+                raise error from None
+
+
+def _decode_as_it_is(name: str, file: BinaryIO, head: bytes, side: int | None) -> Photo:
+    if (reason := unread(name, head)) is not None:
+        raise ImageError(name, reason)
+    file.seek(0)
     try:
         image = Image.open(file, formats=FORMATS)
         size = image.size
         if side is not None:
             image.draft(None, (side, side))  # in all formats but JPEG this does nothing
+        is_preview = _is_preview(name, image)
     except Image.DecompressionBombError as error:
         raise ImageError(name, _TOO_LARGE) from error
     except UnidentifiedImageError as error:
-        raise ImageError(name, _UNKNOWN) from error
+        is_raw = suffix_of(name) in RAW_SUFFIXES and kind_of(head) == "TIFF"
+        raise ImageError(name, _advice(RAW) if is_raw else _UNKNOWN) from error
     except Exception as error:  # a plugin stumbled over a damaged header
         raise ImageError(name, _damage(error)) from error
     with image:
+        if is_preview:
+            raise ImageError(name, _advice(RAW))
         return _upright(name, image, side, None if image.size == size else size)
+
+
+def _is_preview(name: str, image: Image.Image) -> bool:
+    """Whether an open image is the small picture at the beginning of a camera's raw photo."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    is_smaller = bool(tags.get(_SUBFILE_TYPE, 0) & _REDUCED)
+    return is_smaller and (_DNG_VERSION in tags or suffix_of(name) in RAW_SUFFIXES)
 
 
 def _upright(name: str, image: Image.Image, side: int | None, size: tuple[int, int] | None = None) -> Photo:
@@ -191,17 +296,16 @@ def _upright(name: str, image: Image.Image, side: int | None, size: tuple[int, i
         raise ImageError(name, "has no pixels")
     if width * height > MAX_PIXELS:
         raise ImageError(name, _TOO_LARGE)
+    factor = _reduction(min(width, height), side)
     try:
-        image.load()  # first: TIFF turns itself upright here, and PNG's EXIF may lie behind its pixels
-        orientation = _orientation(image)
-        rgb = _to_rgb(image)
+        with _decoded.hold(_bytes_of(image, width * height, factor)):
+            image.load()  # first: TIFF turns itself upright here, and PNG's EXIF may lie behind its pixels
+            orientation = _orientation(image)
+            rgb = to_rgb(image, factor if size is None else 1)
+            if orientation in _TURNS:
+                rgb = rgb.transpose(_TURNS[orientation])
         width, height = size or image.size
-        factor = _reduction(min(width, height), side)
-        if size is None and factor > 1:
-            rgb = rgb.reduce(factor)
         filled = (width / factor, height / factor)
-        if orientation in _TURNS:
-            rgb = rgb.transpose(_TURNS[orientation])
     except Image.DecompressionBombError as error:  # a file within the file
         raise ImageError(name, _TOO_LARGE) from error
     except Exception as error:  # Pillow's plugins raise nearly every type over damaged files
@@ -212,6 +316,24 @@ def _upright(name: str, image: Image.Image, side: int | None, size: tuple[int, i
     left = rgb.width - filled[0] if orientation in (2, 3, 6, 7) else 0.0  # what is not filled was right and below
     top = rgb.height - filled[1] if orientation in (3, 4, 7, 8) else 0.0
     return Photo(rgb, (width, height), (left, top, left + filled[0], top + filled[1]))
+
+
+def _bytes_of(image: Image.Image, num_pixels: int, factor: int) -> int:
+    """The memory that it takes to decode an image, beside what is there, and to make an RGB picture of it, about.
+
+    Args:
+        image: an open image.
+        num_pixels: of the file, of which the image may be a smaller picture.
+        factor: by which the sides of the picture are divided.
+    """
+    num_bytes = 2 * 4 * num_pixels // factor**2  # RGB, and once more where it is turned
+    if isinstance(image, ImageFile.ImageFile):
+        num_bytes += image.width * image.height * stored_bytes(image.mode)
+        if image.format == "JPEG" and image.info.get("progressive"):
+            num_bytes += num_pixels * PROGRESSIVE_BYTES
+        else:
+            num_bytes += num_pixels * DECODER_BYTES.get(image.format or "", 4)
+    return num_bytes
 
 
 def _reduction(shorter: int, side: int | None) -> int:
@@ -229,66 +351,6 @@ def _orientation(image: Image.Image) -> Any:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken EXIF does not make the pixels unreadable
         return None
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = Image.fromarray(_grey_8_bit(image))
-    elif image.has_transparency_data:
-        if image.mode == "La":  # Pillow has no direct way
-            image = image.convert("LA")
-        image = image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=image.getchannel("A"))
-        return white
-    return image.convert("RGB")
-
-
-def _grey_8_bit(image: Image.Image) -> np.ndarray:
-    """(H, W) uint8 from a grey image of 16 bits, 32 bits or floats, whose `convert("RGB")` clips to white.
-
-    A sample of 16 bits is divided by 256. Modes I and F do not say where white lies (but for PNG and PPM,
-    where it is 65535): it is the least of 1 (floats only), 255 and 65535 that no sample exceeds, else the
-    brightest sample.
-    """
-    values = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        return (values >> 8).astype(np.uint8)
-    values = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(min=0)
-    peak = values.max()
-    is_16_bit = image.format in ("PNG", "PPM") and image.mode == "I"
-    if peak <= 1 and image.mode == "F":
-        values = values * 255
-    elif is_16_bit or 255 < peak <= 65535:
-        values = np.floor(values / 256)
-    elif peak > 65535:
-        values = values * (255 / peak)
-    return values.round().clip(max=255).astype(np.uint8)
-
-
-def _array_name(array: np.ndarray) -> str:
-    return f"array {array.shape} {array.dtype}"
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    name = _array_name(array)
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
-        raise ImageError(name, "the shape must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
-    if array.size == 0:
-        raise ImageError(name, "has no pixels")
-    if array.dtype == np.uint16:
-        array = array >> 8
-    elif array.dtype == np.bool_:
-        array = array * np.uint8(255)
-    elif np.issubdtype(array.dtype, np.floating):
-        if not (array.min() >= 0 and array.max() <= 1):  # also false for NaN
-            raise ImageError(name, "floats must lie between 0 and 1; give values from 0 to 255 as uint8")
-        array = (array.astype(np.float64) * 255).round()
-    elif array.dtype != np.uint8:
-        raise ImageError(name, "the type must be uint8, uint16, bool or float from 0 to 1")
-    return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))
 
 
 class _HiddenWarnings:
@@ -320,3 +382,5 @@ class _HiddenWarnings:
 
 
 _pillow_warnings_hidden = _HiddenWarnings()
+_decoded = Budget(MAX_DECODED)
+_packed = Budget(MAX_PACKED)

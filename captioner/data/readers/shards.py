@@ -12,6 +12,8 @@ from typing import ClassVar
 from captioner.data.readers.base import Reader
 from captioner.data.shards import Copies, Shard, ShardError, ShardImage, find_shards, index_place, is_remote
 from captioner.data.shards.index import read_index
+from captioner.data.shards.marks import SUFFIX as MARK
+from captioner.data.shards.marks import unfinished_error
 from captioner.files import in_threads
 from captioner.types import CaptionedImage
 
@@ -45,6 +47,8 @@ class Shards(Reader):
     @classmethod
     def find(cls, root: Path) -> Reader | None:
         """See `Reader.find`."""
+        for mark in root.glob(f"*{MARK}"):
+            raise unfinished_error(root, mark.name.removesuffix(MARK))
         shards = {}
         for path in sorted(root.glob("*.tar")):
             name = re.fullmatch(r"(?:(.+)-)?\d+", path.stem)

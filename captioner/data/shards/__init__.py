@@ -8,8 +8,10 @@ nothing that lies in a shard is run, unpickled or written to the disk; WebDatase
 `pipe:` URLs are programs.
 """
 
-from captioner.data.shards.index import ShardError, index_place, index_shard
-from captioner.data.shards.names import find_all, find_shards, is_remote, is_shard
+from captioner.data.images import is_remote
+from captioner.data.shards.index import index_place, index_shard
+from captioner.data.shards.marks import ShardError, to_pack
+from captioner.data.shards.names import find_all, find_shards, is_shard
 from captioner.data.shards.storage import Copies, Shard, ShardImage
 from captioner.data.shards.stream import stream_shard
 from captioner.data.shards.writer import write_shards
@@ -26,5 +28,6 @@ __all__ = [
     "is_remote",
     "is_shard",
     "stream_shard",
+    "to_pack",
     "write_shards",
 ]

@@ -15,19 +15,25 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from captioner.data.shards.names import file_name, is_remote
-from captioner.data.shards.tar import MAX_BYTES, files_of, is_image, opened, reason_of
+from captioner.data.images import MAX_BYTES, is_image, is_remote, suffix_of, unread
+from captioner.data.shards.marks import ShardError
+from captioner.data.shards.names import file_name
+from captioner.data.shards.tar import files_of, head_of, opened, reason_of
 from captioner.files import whole_file
 from captioner.types import ImageError
 
 FORMAT = 1  # of an index
+MAX_TEXT = 1 << 24
+"""Bytes of a sample's captions; a larger text is left out."""
 
-
-class ShardError(ValueError):
-    """A shard or an index that is damaged, or does not fit what it is asked for."""
+MAX_CAPTIONS = 1 << 28
+"""Letters of all captions of a shard, which are in memory together."""
 
 
 class _Entry(NamedTuple):
@@ -47,13 +53,27 @@ class _Index(NamedTuple):
     entries: list[_Entry]
 
 
+class _Notes(NamedTuple):
+    """What the text file of a sample says; all that is kept of it.
+
+    Attributes:
+        captions: as written, those of white space alone left out.
+        image_id: of a JSON file, where it has one.
+        trouble: why the file makes no sense; empty if it does.
+    """
+
+    captions: list[str]
+    image_id: int | str | None = None
+    trouble: str = ""
+
+
 class _File(NamedTuple):
-    """A file in a shard; `text` is its content unless it is an image."""
+    """A file in a shard: an image, or a text (`notes`)."""
 
     name: str
     offset: int
     size: int
-    text: bytes
+    notes: _Notes | None = None
 
 
 def index_place(url: str, folder: str | None = None) -> str:
@@ -70,6 +90,9 @@ def index_shard(url: str, folder: str | None = None) -> tuple[int, list[ImageErr
     first whose suffix is an image's, where KEY.jpg goes before KEY.mask.png. Its captions are "captions" or "caption"
     of KEY.json, a text or a list, or else the lines of KEY.txt; its id is "image_id" of KEY.json, or else the image's
     name behind the shard's.
+
+    Photos whose names hold dots are samples of their own, if they have captions (or ids) of their own: `photo v1.5.jpg`
+    with `photo v1.5.txt`, beside `photo v1.6.jpg` with `photo v1.6.txt`.
 
     Args:
         url: a shard that is not compressed.
@@ -89,28 +112,29 @@ def index_shard(url: str, folder: str | None = None) -> tuple[int, list[ImageErr
         raise ShardError(f"{url}: an index is written to a disk of this machine: name a folder for it")
     problems: list[ImageError] = []
     samples: dict[str, dict[str, _File]] = {}  # by key and suffix
+    num_kept = 0
     try:
         with opened(url) as file:
             for member, content in files_of(file):
-                where = f"{url}/{member.name}"
                 key, suffix = _split(member.name)
-                is_text = suffix in ("json", "txt")
-                if not (is_text or is_image(member.name)):
-                    continue
-                if member.size > MAX_BYTES:
-                    problems.append(ImageError(where, f"left out: has {member.size:,} bytes"))
+                found = _file(url, member, content, problems)
+                if found is None:
                     continue
                 if suffix in samples.setdefault(key, {}):
-                    raise ShardError(f"{where}: the sample {key!r} has two files .{suffix}")
-                text = content.read() if is_text else b""
-                samples[key][suffix] = _File(member.name, member.offset_data, member.size, text)
+                    raise ShardError(f"{url}/{member.name}: the sample {key!r} has two files .{suffix}")
+                samples[key][suffix] = found
+                num_kept += sum(map(len, found.notes.captions)) if found.notes is not None else 0
+                if num_kept > MAX_CAPTIONS:
+                    raise ShardError(
+                        f"{url}/{member.name}: with these, the shard's captions have {num_kept:,} letters, more than "
+                        f"the {MAX_CAPTIONS:,} that an index may hold: pack its images into several shards"
+                    )
             num_bytes = file.seek(0, os.SEEK_END)
     except ShardError:
         raise
     except Exception as error:  # each kind of storage has errors of its own
         raise ShardError(f"{url}: {reason_of(error)}") from error
-    found = [_entry(url, sample, problems) for sample in samples.values()]
-    entries = [entry for entry in found if entry is not None]
+    entries = [entry for sample in samples.values() for entry in _entries(url, sample, problems)]
     _write_index(Path(place), _Index(num_bytes, entries))
     return len(entries), problems
 
@@ -122,41 +146,103 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", suffix.lower()
 
 
-def _entry(url: str, sample: dict[str, _File], problems: list[ImageError]) -> _Entry | None:
-    """An index's line of a sample; None where it has no image."""
-    images = [(suffix.count("."), file) for suffix, file in sample.items() if is_image(file.name)]
-    if not images:
+def _file(url: str, member: tarfile.TarInfo, content: IO[bytes], problems: list[ImageError]) -> _File | None:
+    """What is kept of a file; None if it is neither an image nor a text, or is left out."""
+    where, ending = f"{url}/{member.name}", suffix_of(member.name)
+    place = (member.name, member.offset_data, member.size)
+    if ending in (".json", ".txt"):
+        if member.size > MAX_TEXT:
+            problems.append(
+                ImageError(where, f"left out: has {member.size:,} bytes, and captions at most {MAX_TEXT:,}")
+            )
+            return None
+        return _File(*place, (_json_notes if ending == ".json" else _text_notes)(content.read()))
+    if not is_image(member.name, partial(head_of, content)):
         return None
-    fewest, image = min(images, key=lambda dots_and_file: dots_and_file[0])
-    for dots, other in images:
-        if other is not image and dots == fewest:  # else it is a mask, a depth map or the like
-            reason = f"left out: its sample has the image {image.name} already"
-            problems.append(ImageError(f"{url}/{other.name}", reason))
-    notes, lines = _texts(url, sample, problems)
-    captions = notes.get("captions") or notes.get("caption") or lines
-    captions = [captions] if isinstance(captions, str) else captions if isinstance(captions, list) else []
-    captions = [caption.strip() for caption in captions if isinstance(caption, str)]
-    image_id = notes.get("image_id")
-    if not isinstance(image_id, int | str):
-        image_id = f"{file_name(url)}/{image.name}"
-    return _Entry(image.name, image.offset, image.size, image_id, [caption for caption in captions if caption])
+    reason = f"has {member.size:,} bytes" if member.size > MAX_BYTES else unread(member.name, head_of(content))
+    if reason is not None:
+        problems.append(ImageError(where, f"left out: {reason}"))
+        return None
+    return _File(*place)
 
 
-def _texts(url: str, sample: dict[str, _File], problems: list[ImageError]) -> tuple[dict[str, Any], list[str]]:
-    """What is in a sample's JSON file, and the lines of its text file."""
-    notes, lines = {}, []
+def _json_notes(text: bytes) -> _Notes:
     try:
-        if "json" in sample:
-            found = json.loads(sample["json"].text)
-            notes = found if isinstance(found, dict) else {}
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        problems.append(ImageError(f"{url}/{sample['json'].name}", f"left out: {reason_of(error)}"))
+        return _Notes([], trouble=reason_of(error))
+    notes = found if isinstance(found, dict) else {}
+    captions = notes.get("captions") or notes.get("caption")
+    captions = [captions] if isinstance(captions, str) else captions if isinstance(captions, list) else []
+    image_id = notes.get("image_id")
+    return _Notes(_written(captions), image_id if isinstance(image_id, int | str) else None)
+
+
+def _text_notes(text: bytes) -> _Notes:
     try:
-        if "txt" in sample:
-            lines = sample["txt"].text.decode("utf-8-sig").splitlines()
+        return _Notes(_written(text.decode("utf-8-sig").splitlines()))
     except UnicodeDecodeError as error:
-        problems.append(ImageError(f"{url}/{sample['txt'].name}", f"left out: {reason_of(error)}"))
-    return notes, lines
+        return _Notes([], trouble=reason_of(error))
+
+
+def _written(captions: list[Any]) -> list[str]:
+    """The captions that are texts and say something."""
+    stripped = [caption.strip() for caption in captions if isinstance(caption, str)]
+    return [caption for caption in stripped if caption]
+
+
+def _entries(url: str, sample: dict[str, _File], problems: list[ImageError]) -> Iterator[_Entry]:
+    """The index's lines of the files of one key: one for its image, and one for each image with notes of its own."""
+    images = [suffix for suffix, file in sample.items() if file.notes is None]
+    stems = {suffix: stem for suffix in images if (stem := suffix.rpartition(".")[0]) and any(_notes(sample, stem))}
+    rest = [suffix for suffix in images if suffix not in stems]
+    fewest = min((suffix.count(".") for suffix in rest), default=0)
+    alike = [
+        suffix for suffix in rest if suffix.count(".") == fewest
+    ]  # of more dots it is a mask, a depth map or the like
+    if alike and (fewest == 0 or not stems):
+        stems[alike.pop(0)] = ""
+    for suffix in alike:
+        reason = "left out: its sample has another image, and it has no captions of its own"
+        problems.append(ImageError(f"{url}/{sample[suffix].name}", reason))
+    for suffix in images:
+        if suffix in stems:
+            yield _entry(url, sample, suffix, stems[suffix], problems)
+
+
+def _entry(url: str, sample: dict[str, _File], suffix: str, stem: str, problems: list[ImageError]) -> _Entry:
+    """An image's line.
+
+    Args:
+        url: of the shard.
+        sample: the files of a key.
+        suffix: the image's.
+        stem: what its texts' suffixes have before ".json" and ".txt".
+        problems: where a text that makes no sense is noted down.
+    """
+    image = sample[suffix]
+    captions, image_id = _notes(sample, stem)
+    for name, notes in _texts(sample, stem):
+        if notes.trouble:
+            problems.append(ImageError(f"{url}/{name}", f"left out: {notes.trouble}"))
+    if image_id is None:
+        image_id = f"{file_name(url)}/{image.name}"
+    return _Entry(image.name, image.offset, image.size, image_id, captions)
+
+
+def _notes(sample: dict[str, _File], stem: str) -> tuple[list[str], int | str | None]:
+    """The captions and the id in a sample's texts: those of the JSON file first."""
+    texts = [notes for _, notes in _texts(sample, stem)]
+    captions: list[str] = next((notes.captions for notes in texts if notes.captions), [])
+    return captions, next((notes.image_id for notes in texts if notes.image_id is not None), None)
+
+
+def _texts(sample: dict[str, _File], stem: str) -> Iterator[tuple[str, _Notes]]:
+    """A sample's JSON file and its text file, where it has them; see `_entry`."""
+    for ending in ("json", "txt"):
+        file = sample.get(f"{stem}.{ending}" if stem else ending)
+        if file is not None and file.notes is not None:
+            yield file.name, file.notes
 
 
 def _write_index(path: Path, index: _Index) -> None:
@@ -178,19 +264,42 @@ def read_index(url: str, folder: str | None) -> _Index:
     try:
         with opened(place) as file:
             head, *lines = map(json.loads, file.read().splitlines())
-        if head["format"] > FORMAT:
+        if _whole(head["format"]) > FORMAT:
             raise ShardError(f"{place}: made by a newer captioner: pip install --upgrade captioner")
-        entries = [_Entry(**line) for line in lines]
-        for entry in entries:
-            if not isinstance(entry.image_id, int | str):
-                raise ValueError(f"the image_id {entry.image_id!r} is neither a whole number nor a text")
+        entries = [_checked(_Entry(**line)) for line in lines]
         if len(entries) != head["num_images"]:
-            raise ValueError(f"{len(entries):,} of {head['num_images']:,} lines")
-        return _Index(head["num_bytes"], entries)
+            raise ValueError(f"{len(entries):,} of {_whole(head['num_images']):,} lines")
+        return _Index(_whole(head["num_bytes"]), entries)
     except FileNotFoundError as error:
         command = f"captioner shards '{url}'" + ("" if folder is None else f" --output '{folder}'")
         raise FileNotFoundError(f"{place}: the shard has no index; this makes it: {command}") from error
     except ShardError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, EOFError) as error:
         raise ShardError(f"{place}: damaged ({reason_of(error)}), or not a shard's index; make it again") from error
+
+
+def _checked(entry: _Entry) -> _Entry:
+    """An entry whose values are of their types.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if not isinstance(entry.image_id, int | str):
+        raise ValueError(f"the image_id {entry.image_id!r} is neither a whole number nor a text")
+    if not isinstance(entry.image, str):
+        raise ValueError(f"the image {entry.image!r} is not a name")
+    if not isinstance(entry.captions, list) or not all(isinstance(caption, str) for caption in entry.captions):
+        raise ValueError(f"the captions {entry.captions!r} of {entry.image} are not a list of texts")
+    return entry._replace(offset=_whole(entry.offset), size=_whole(entry.size))
+
+
+def _whole(number: object) -> int:
+    """A whole number of at least 0.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise ValueError(f"{number!r} where a whole number is expected")
+    return number

@@ -7,14 +7,12 @@ import os
 import re
 from collections.abc import Iterable
 
+from captioner.data.images import is_remote
+from captioner.data.shards.marks import require_finished
 from captioner.types import ImageError
 
-SHARD_SUFFIXES = (".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
-
-
-def is_remote(place: str) -> bool:
-    """Whether it is a URL, for fsspec to open."""
-    return "://" in place
+COMPRESSED = (".gz", ".bz2", ".xz")
+SHARD_SUFFIXES = (".tar", *(f".tar{suffix}" for suffix in COMPRESSED))
 
 
 def file_name(place: str) -> str:
@@ -25,6 +23,11 @@ def file_name(place: str) -> str:
 def is_shard(place: str) -> bool:
     """Whether a path, URL or pattern is of tar files, by its suffix."""
     return file_name(place).lower().endswith(SHARD_SUFFIXES)
+
+
+def is_compressed(place: str) -> bool:
+    """Whether a path or URL is of a compressed file, by its suffix."""
+    return file_name(place).lower().endswith(COMPRESSED)
 
 
 def find_shards(pattern: str) -> list[str]:
@@ -41,14 +44,17 @@ def find_shards(pattern: str) -> list[str]:
     Raises:
         FileNotFoundError: nothing matches.
         ValueError: WebDataset's `pipe:`, which runs a program.
+        ShardError: shards on this disk whose packing has not come to its end.
     """
     if pattern.startswith("pipe:"):
         raise ValueError(f"{pattern}: programs are not run here; give a path, or a URL that fsspec opens")
     if os.path.exists(pattern):
-        return [pattern]
-    found = [match for choice in _choices(pattern) for match in _matches(choice)]
+        found = [pattern]
+    else:
+        found = [match for choice in _choices(pattern) for match in _matches(choice)]
     if not found:
         raise FileNotFoundError(f"{pattern}: no shard matches this pattern")
+    require_finished(found)
     return list(dict.fromkeys(found))
 
 

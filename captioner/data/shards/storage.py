@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from captioner.data.shards.names import file_name, is_remote
-from captioner.data.shards.tar import reason_of
-from captioner.files import locked, remove_abandoned, whole_file
+from captioner.data.images import Budget, is_remote
+from captioner.data.shards.names import file_name, is_compressed
+from captioner.data.shards.tar import opened, reason_of
+from captioner.files import locked, sweep, whole_file
 from captioner.types import ImageError, PackedImage
 
 ABANDONED = 6 * 3600  # seconds since a copy that 0.1.0 was making has grown
@@ -42,6 +43,10 @@ class Shard:
         Raises:
             OSError: it cannot be read; or whatever else the package raises that reaches it.
         """
+        if is_compressed(self.url):  # from its beginning on
+            with opened(self.url) as unpacked:
+                unpacked.seek(offset)
+                return unpacked.read(size)
         if is_remote(self.url) and self.copies is None:
             from fsspec.core import url_to_fs
 
@@ -120,7 +125,7 @@ class Copies:
 
     def _make_room(self, num_bytes: int) -> None:
         found = []
-        remove_abandoned(self.folder)
+        sweep(self.folder)
         for path in Path(self.folder).glob(f"*{COPY_SUFFIX}.part"):  # what version 0.1.0 left aside
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > ABANDONED:
@@ -143,6 +148,31 @@ def _used_now(path: Path) -> BinaryIO:
     return file
 
 
+class Loan:
+    """An image file's bytes, that count among those of a stream until they are used or nobody has them any more."""
+
+    def __init__(self, data: bytes | None = None, allowance: Budget | None = None) -> None:
+        self.data = [] if data is None else [data]
+        self.allowance = allowance
+
+    def use(self) -> bytes | None:
+        """The bytes, once."""
+        try:
+            data = self.data.pop()
+        except IndexError:
+            return None
+        if self.allowance is not None:
+            self.allowance.give_back(len(data))
+        return data
+
+    def __del__(self) -> None:
+        self.use()
+
+    def __reduce__(self) -> tuple[type[Loan], tuple[()]]:
+        """Another process reads them again."""
+        return (Loan, ())
+
+
 @dataclass(frozen=True, slots=True)
 class ShardImage(PackedImage):
     """An image file in a shard.
@@ -152,14 +182,14 @@ class ShardImage(PackedImage):
         member: the file's name in it.
         offset: where in the shard it begins, in bytes.
         size: its length in bytes.
-        data: the file itself, where the shard is streamed.
+        loan: the file itself, where the shard is streamed from elsewhere, until it is read.
     """
 
     shard: Shard
     member: str
     offset: int
     size: int
-    data: bytes | None = field(default=None, repr=False, compare=False)
+    loan: Loan | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.shard.url}/{self.member}"
@@ -169,10 +199,15 @@ class ShardImage(PackedImage):
         """See `PackedImage.name`."""
         return file_name(self.member)
 
+    @property
+    def num_bytes(self) -> int:
+        """See `PackedImage.num_bytes`."""
+        return self.size
+
     def read_bytes(self) -> bytes:
         """See `PackedImage.read_bytes`."""
-        if self.data is not None:
-            return self.data
+        if self.loan is not None and (data := self.loan.use()) is not None:
+            return data
         try:
             data = self.shard.read(self.offset, self.size)
         except Exception as error:  # each kind of storage has errors of its own

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import IO, BinaryIO
 
-from captioner.data.shards.names import file_name
-from captioner.data.shards.storage import Shard, ShardImage
-from captioner.data.shards.tar import MAX_BYTES, files_of, is_image, opened, reason_of
+from captioner.data.images import MAX_BYTES, Budget, is_image
+from captioner.data.shards.names import file_name, is_compressed, is_remote
+from captioner.data.shards.storage import Loan, Shard, ShardImage
+from captioner.data.shards.tar import files_of, head_of, opened, reason_of
 from captioner.types import ImageError, PackedImage
 
 READ_AHEAD = 32  # images
+READ_AHEAD_BYTES = 1 << 28
+"""Bytes of images that were read with their shard and have not been opened yet; images past that are read when they are
+opened."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,15 @@ class Unreadable(PackedImage):
 
 
 def stream_shard(url: str) -> Iterator[PackedImage]:
-    """The images of a tar file from the first to the last, each with its bytes, in one pass.
+    """The images of a tar file from the first to the last, in one pass.
 
-    A few come ahead, while those before them are worked on.
+    A few come ahead, while those before them are worked on. Images of a shard on this disk are read when they are
+    opened. Those of a remote or a compressed shard come with their bytes, `READ_AHEAD_BYTES` at a time, and let go of
+    them when they are opened; opened again, they are read from the shard again.
 
-    All files whose suffix is an image's are taken, whatever their key; hidden ones are not. A shard that cannot be
-    opened, is damaged or cut short gives what could be read, and then one last image, called as the shard is, which
-    cannot be opened: its error says why. Compressed tars are read too.
+    All images are taken (see `is_image`), whatever their key, those included that cannot be read here; hidden files are
+    not. A shard that cannot be opened, is damaged or cut short gives what could be read, and then one last image,
+    called as the shard is, which cannot be opened: its error says why. Compressed tars are read too.
 
     Args:
         url: a path, or a URL that fsspec opens.
@@ -57,17 +67,33 @@ def stream_shard(url: str) -> Iterator[PackedImage]:
 
 def _stream(url: str) -> Iterator[PackedImage]:
     shard = Shard(url)
+    is_at_hand = not is_remote(url) and not is_compressed(url)
+    allowance = Budget(READ_AHEAD_BYTES)
     try:
         with opened(url) as file:
             for member, content in files_of(file):
-                if not is_image(member.name):
+                if not is_image(member.name, partial(head_of, content)):
                     continue
+                if is_at_hand:
+                    _require_whole(member, file)
                 if member.size > MAX_BYTES:
                     yield Unreadable(f"{url}/{member.name}", f"has {member.size:,} bytes: too large for an image")
-                else:
-                    yield ShardImage(shard, member.name, member.offset_data, member.size, content.read())
+                    continue
+                loan = None if is_at_hand else _loan(content, member.size, allowance)
+                yield ShardImage(shard, member.name, member.offset_data, member.size, loan)
     except Exception as error:  # each kind of storage has errors of its own
         yield Unreadable(url, reason_of(error))
+
+
+def _require_whole(member: tarfile.TarInfo, file: BinaryIO) -> None:
+    """Raise where a file on this disk ends before its member does."""
+    if member.offset_data + member.size > os.fstat(file.fileno()).st_size:
+        raise tarfile.ReadError("unexpected end of data")
+
+
+def _loan(content: IO[bytes], num_bytes: int, allowance: Budget) -> Loan | None:
+    """A file's bytes, if there is room for them."""
+    return Loan(content.read(), allowance) if allowance.take(num_bytes) else None
 
 
 def _ahead(images: Iterator[PackedImage], count: int) -> Iterator[PackedImage]:

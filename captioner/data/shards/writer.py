@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import glob
 import io
 import json
-import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from captioner.data.images import IMAGE_SUFFIXES
-from captioner.data.shards.index import index_shard
+from captioner.data.images import HEAD, is_image, suffix_of, unread
+from captioner.data.shards.index import index_place, index_shard
+from captioner.data.shards.marks import mark, mark_of, shards_of
 from captioner.data.shards.tar import reason_of
-from captioner.files import whole_file
+from captioner.files import held, kept, whole_file
 from captioner.progress import progress_bar
 from captioner.types import CaptionedImage, ImageError
 
@@ -23,6 +22,9 @@ def write_shards(
     items: Iterable[CaptionedImage], folder: str | Path, name: str, max_bytes: int = 256_000_000
 ) -> tuple[list[Path], list[ImageError]]:
     """Pack the images of a data set into shards, with their indices; the same images make the same bytes.
+
+    Until all are packed a file `NAME.unfinished` lies beside the shards, and they are not read. If it is there from a
+    process that was stopped, its shards are removed and packed anew.
 
     Args:
         items: the images; their files are packed as they are.
@@ -34,17 +36,30 @@ def write_shards(
         The shards, and one error for each image that cannot be read; all others are in.
 
     Raises:
-        ValueError: the folder holds shards of this name.
+        ValueError: the folder holds shards of this name that are finished.
+        LockedError: another process is packing shards of this name there.
         OSError: there is no room, or the folder cannot be written to.
     """
     folder = Path(folder)
-    there = sorted(folder.glob(f"{glob.escape(name)}-*.tar"))
-    if there:
-        raise ValueError(f"{there[0]} is there already: choose another folder, or delete the shards of this name")
-    folder.mkdir(parents=True, exist_ok=True)
     items = list(items)
+    with held(folder / name), kept(folder) as check:
+        there = shards_of(folder, name)
+        if there and not mark_of(folder, name).exists():
+            raise ValueError(f"{there[0]} is there already: choose another folder, or delete the shards of this name")
+        own = mark(folder, name)
+        for shard in there:
+            Path(index_place(str(shard))).unlink(missing_ok=True)
+            shard.unlink()
+        shards, problems = _write(items, folder, name, max_bytes, check)
+        own.unlink(missing_ok=True)
+    return shards, problems
+
+
+def _write(
+    items: list[CaptionedImage], folder: Path, name: str, max_bytes: int, check: Callable[[], None]
+) -> tuple[list[Path], list[ImageError]]:
     problems: list[ImageError] = []
-    with progress_bar("packing", len(items)) as bar, _Writer(folder, name, max_bytes) as writer:
+    with progress_bar("packing", len(items)) as bar, _Writer(folder, name, max_bytes, check) as writer:
         for item in items:
             try:
                 writer.add(item)
@@ -57,10 +72,11 @@ def write_shards(
 class _Writer:
     """Fills shard after shard; each appears when it is whole."""
 
-    def __init__(self, folder: Path, name: str, max_bytes: int) -> None:
+    def __init__(self, folder: Path, name: str, max_bytes: int, check: Callable[[], None]) -> None:
         self.folder = folder
         self.name = name
         self.max_bytes = max_bytes
+        self.check = check  # that the folder is there, which would be made anew for the shards to come
         self.num_images = 0
         self.num_bytes = 0  # in the shard that is open
         self.shards: list[Path] = []
@@ -79,18 +95,21 @@ class _Writer:
         """Add an image with its captions.
 
         Raises:
-            ImageError: it cannot be read, or its name does not say that it is an image.
+            ImageError: it cannot be read, or is no image.
         """
-        suffix = os.path.splitext(item.path.name)[1].lower()
-        if suffix not in IMAGE_SUFFIXES:
-            raise ImageError(str(item.path), f"its name does not end as an image's: {suffix!r}")
         try:
             data = item.path.read_bytes()
         except OSError as error:
             raise ImageError(str(item.path), reason_of(error)) from error
+        if not is_image(item.path.name, lambda: data[:HEAD]):
+            raise ImageError(str(item.path), "not an image, by its name and its first bytes")
+        if (reason := unread(item.path.name, data[:HEAD])) is not None:
+            raise ImageError(str(item.path), reason)
+        suffix = suffix_of(item.path.name)
         if self.num_bytes + len(data) > self.max_bytes:
             self._finish()
         if self.archive is None:
+            self.check()
             file = self.opened.enter_context(whole_file(self._path()))
             self.archive = self.opened.enter_context(tarfile.TarFile(fileobj=file, mode="w"))
         notes = {"image_id": item.image_id, "captions": list(item.captions), "file_name": item.path.name}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.data.images import IMAGE_SUFFIXES, find_images
+from captioner.data.images import IMAGE_SUFFIXES, find_images, is_image
 from captioner.data.images.opening import FORMATS
 
 
@@ -155,3 +155,63 @@ def test_a_folder_that_cannot_be_read_is_a_problem(folder, monkeypatch):
 def test_a_single_text_is_refused():
     with pytest.raises(TypeError, match="list of paths"):
         find_images("photos")
+
+
+@pytest.fixture
+def camera(tmp_path) -> Path:
+    """A folder as a camera, a phone and their programs leave it."""
+    heads = {
+        "a.heic": b"",
+        "b.HEIF": b"no image",
+        "c.dng": b"II*\0\x08\0\0\0",
+        "d.nef": b"",
+        "e.jxl": b"",
+        "f": b"\xff\xd8\xff\xe0",
+        "g.jpg_original": b"\xff\xd8\xff\xe1",
+        "h.unknown": b"\x89PNG\r\n\x1a\n",
+        "i": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "notes": b"A few words.",
+        "x.xmp": b"<?xpacket begin=''?>",
+        ".DS_Store": b"\0\0\0\1Bud1",
+        "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "clip.mp4": b"\0\0\0\x18ftypmp42\0\0\0\0isommp42",
+        "clip.mov": b"\0\0\0\x14ftypqt  ",
+        "empty": b"",
+    }
+    for name, head in heads.items():
+        (tmp_path / name).write_bytes(head)
+    os.mkfifo(tmp_path / "pipe")  # would be waited for
+    (tmp_path / "broken link").symlink_to(tmp_path / "nothing")
+    return tmp_path
+
+
+CAMERAS = ["a.heic", "b.HEIF", "c.dng", "d.nef", "e.jxl", "f", "g.jpg_original", "h.unknown", "i"]
+
+
+def test_photos_are_found_whatever_their_suffix_and_nothing_else(camera):
+    found, problems = find_images([camera])
+    assert ([Path(path).name for path in found], problems) == (CAMERAS, [])
+    assert [Path(path).name for path in find_images([f"{camera}/../{camera.name}*"])[0]] == CAMERAS
+
+
+def test_what_is_no_image_is_named_where_nothing_else_is_there(tmp_path):
+    (tmp_path / "notes").write_bytes(b"A few words.")
+    assert [problem.reason for problem in find_images([tmp_path])[1]] == ["no image in this folder"]
+
+
+def test_first_bytes_are_read_where_the_suffix_says_nothing():
+    asked = []
+
+    def head():
+        asked.append(1)
+        return b"\xff\xd8\xff"
+
+    assert [is_image(name, head) for name in ("a.jpg", "a.HEIC", "a.nef")] == [True] * 3
+    assert not asked
+    assert is_image("a.txt", head)
+    assert asked
+
+
+def test_urls_are_taken_as_they_are():
+    urls = ["https://host/a//b.jpg?x=[1]", "s3://bucket/a.jpg", "https://host/a//b.jpg?x=[1]"]
+    assert find_images(urls) == (urls[:2], [])

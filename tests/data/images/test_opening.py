@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from image_cases import SIZE, broken_files, difference, encoded, grey, photo, scene, seen, wide_png
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 from captioner.data.images import open_image, open_photo, opening
+from captioner.data.images.budget import Budget
 from captioner.types import ImageError
 
 
@@ -392,3 +393,126 @@ def test_threads_hide_warnings_and_put_the_filters_back(monkeypatch):
         sizes = {image.size for image in pool.map(open_image, [data] * 200)}
     assert sizes == {(14, 14)}
     assert warnings.filters == filters
+
+
+def test_photos_that_are_not_read_say_what_to_do(tmp_path):
+    heads = {
+        "a.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", r"is a HEIC photo, .*: pip install 'captioner\[heif\]'"),
+        "b": (b"\0\0\0\x0cJXL \r\n\x87\n", "is a JPEG XL image, .*: convert it to JPEG or PNG"),
+        "c.cr3": (b"\0\0\0\x18ftypcrx \0\0\0\0", "is a camera's raw photo, .*: convert it to JPEG or TIFF"),
+        "d.nef": (b"MM\0*\0\0\0\x08\xff\xff", "is a camera's raw photo"),
+        "e.heic": (b"no image", "not an image, or damaged"),
+    }
+    for name, (head, reason) in heads.items():
+        if name == "a.heic" and "HEIF" in opening.FORMATS:
+            continue
+        (tmp_path / name).write_bytes(head + b"\0" * 100)
+        for source in (tmp_path / name, io.BytesIO(head + b"\0" * 100)):
+            if name != "d.nef" or source == tmp_path / name:  # of bytes nobody knows the suffix
+                with pytest.raises(ImageError, match=reason):
+                    open_image(source)
+
+
+def test_heic_photos_are_read_with_the_extra():
+    pytest.importorskip("pillow_heif")
+    assert difference(open_image(encoded(photo(), "HEIF", quality=100)), photo()) < 6
+
+
+def test_a_raw_photo_s_preview_is_not_taken_for_it(tmp_path):
+    """But a TIFF that is called so, or a smaller picture within one, is what it is."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[254] = 1
+    photo().save(tmp_path / "preview.nef", "TIFF", tiffinfo=tags)
+    photo().save(tmp_path / "small.tif", "TIFF", tiffinfo=tags)
+    photo().save(tmp_path / "whole.dng", "TIFF")
+    tags[50706] = b"\1\4\0\0"
+    tags.tagtype[50706] = 1
+    photo().save(tmp_path / "preview", "TIFF", tiffinfo=tags)
+    for name in ("preview.nef", "preview"):
+        with pytest.raises(ImageError, match="is a camera's raw photo"):
+            open_image(tmp_path / name)
+    for name in ("small.tif", "whole.dng"):
+        assert difference(open_image(tmp_path / name), photo()) == 0
+
+
+def test_bytes_of_any_kind():
+    data = encoded(photo(), "PNG")
+    for source in (data, bytearray(data), memoryview(data), memoryview(data + b"rest")[: len(data)], io.BytesIO(data)):
+        assert difference(open_image(source), photo()) == 0
+    with pytest.raises(ImageError, match="bytearray: the file is empty"):
+        open_image(bytearray())
+
+
+def test_paths_of_other_kinds(tmp_path):
+    photo().save(tmp_path / "a.png")
+    (entry,) = os.scandir(tmp_path)
+    assert difference(open_image(entry), photo()) == 0
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "mode", "num_bytes"),
+    [
+        ("PNG", {}, "RGBA", 4),
+        ("PNG", {}, "L", 1),
+        ("PNG", {}, "I;16", 2),
+        ("PNG", {}, "P", 1),
+        ("TIFF", {}, "CMYK", 4 + 4),
+        ("WEBP", {}, "RGB", 4 + 13),
+        ("JPEG", {"quality": 90}, "RGB", 4),
+        ("JPEG", {"progressive": True}, "RGB", 4 + 6),
+        ("GIF", {"save_all": True, "append_images": [photo()] * 3}, "P", 1),
+    ],
+)
+def test_readers_share_what_decoding_takes(format, options, mode, num_bytes, monkeypatch):
+    """Of all frames the first alone is decoded; a JPEG is as large as it is made, unless it is progressive."""
+    held = []
+
+    class Watched(Budget):
+        def hold(self, num_bytes):
+            held.append(num_bytes)
+            return super().hold(num_bytes)
+
+    monkeypatch.setattr(opening, "_decoded", Watched(1 << 30))
+    image = Image.fromarray(np.zeros((64, 64), np.uint16)) if mode == "I;16" else scene(64, 64).convert(mode)
+    data = encoded(image, format, **options)
+    open_photo(data)
+    assert held == [64 * 64 * (num_bytes + 8)]
+    open_photo(data, 8)
+    if format == "JPEG":
+        assert held[1] == 64 * (4 + 8) + 64 * 64 * (num_bytes - 4)
+    else:
+        assert held[1] == 64 * 64 * num_bytes + 64 * 8
+
+
+def test_readers_wait_for_one_another(monkeypatch):
+    budget, most = Budget(2 * 64 * 64 * 12), []
+    monkeypatch.setattr(opening, "_decoded", budget)
+    original = opening.to_rgb
+    monkeypatch.setattr(opening, "to_rgb", lambda *given: most.append(budget.held) or original(*given))
+    data = encoded(scene(64, 64), "PNG")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(open_image, [data] * 40))
+    assert len(most) == 40
+    assert max(most) <= budget.num_bytes
+
+
+def long_notes(format: str) -> dict[str, object]:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\xff\xff damaged"
+    return {"exif": exif, "icc_profile": b"x" * 60_000, **({} if format == "TIFF" else {"xmp": b"x" * 60_000})}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "TIFF", "AVIF"])
+def test_notes_that_are_long_or_damaged_do_no_harm(format):
+    if format not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {format}")
+    notes = long_notes(format)
+    if format == "TIFF":
+        del notes["exif"]
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[700] = b"x" * (3 << 20)  # XMP
+        tags[34665] = 99_999_999  # EXIF lies beyond the end
+        notes["tiffinfo"] = tags
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = encoded(photo(), format, **notes)
+    assert difference(open_image(data), photo()) < 6
