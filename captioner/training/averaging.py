@@ -8,6 +8,8 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from captioner.types.limits import require_shares
+
 
 class AveragedWeights(WeightAveraging):
     """The exponential moving average of all parameters takes their place in validation, in checkpoints and at the end.
@@ -19,9 +21,13 @@ class AveragedWeights(WeightAveraging):
 
     Args:
         decay: the average's share of itself at every optimiser step.
+
+    Raises:
+        ValueError: it is no share.
     """
 
     def __init__(self, decay: float = 0.998) -> None:
+        require_shares(decay=decay)
         self.decay = decay
         super().__init__(use_buffers=False)  # the latest ones
 
