@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 from captioner.models.attention import Attention
 from captioner.models.attention.base import precise
@@ -146,5 +147,7 @@ def orthogonal(weight: Tensor) -> None:
     Args:
         weight: (4H, H), changed in place; it may be some columns of a larger matrix.
     """
+    if has_torch_function((weight,)):  # as torch's own initialisers do, so that who loads weights can leave it out
+        return handle_torch_function(orthogonal, (weight,), weight)
     for block in weight.data.chunk(4):
         nn.init.orthogonal_(block)
