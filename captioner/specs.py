@@ -19,7 +19,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from torch import nn
@@ -102,6 +103,95 @@ def _class_of(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def class_of(path: str) -> Any:
+    """What a path of any version leads to; a class, if it is one that a config or a file may name.
+
+    Raises:
+        ImportError, AttributeError, ValueError: there is nothing.
+    """
+    try:
+        return _class_of(present_name(path))
+    except ModuleNotFoundError:
+        outer, _, name = path.rpartition(".")  # a class within a class
+        return getattr(_class_of(outer), name)
+
+
+# ------------------------------------------------------------------------------------------ what may be an argument
+
+PLAIN = (bool, int, float, complex, str, bytes, list, tuple, dict, set, type, type(None), object)
+"""Types of values that are no parts."""
+
+
+def arguments_of(made: Callable[..., Any]) -> dict[str, Any]:
+    """The arguments of a class, or of a function, and what each may be: its annotation, `Any` where there is none.
+
+    Those that `**kwargs` hand on to the constructors of base classes are among them.
+    """
+    found: dict[str, Any] = {}
+    for cls in made.__mro__ if isinstance(made, type) else (made,):
+        function = vars(cls).get("__init__") if isinstance(cls, type) else cls
+        if function is None or function is object.__init__:
+            continue
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (ValueError, TypeError):  # of C
+            break
+        module = getattr(inspect.unwrap(function), "__globals__", {})
+        for parameter in list(parameters)[1:] if isinstance(cls, type) else parameters:
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                found.setdefault(parameter.name, _annotation(parameter.annotation, module))
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
+
+
+def returned_by(function: Callable[..., Any]) -> Any:
+    """What a function says that it returns; `Any` if it does not say."""
+    try:
+        written = inspect.signature(function).return_annotation
+    except (ValueError, TypeError):  # of C
+        return Any
+    return _annotation(written, getattr(inspect.unwrap(function), "__globals__", {}))
+
+
+def _annotation(written: Any, module: dict[str, Any]) -> Any:
+    """An annotation as an object; `Any` for one that is not there, or that names what is there for type checkers."""
+    if written is inspect.Parameter.empty:
+        return Any
+    try:
+        return eval(written, module) if isinstance(written, str) else written  # the code of a module that is imported
+    except Exception:
+        return Any
+
+
+def choices_of(annotation: Any) -> tuple[Any, ...]:
+    """The types that a union is of; of any other annotation itself."""
+    if get_origin(annotation) is Annotated:
+        return choices_of(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return tuple(choice for part in get_args(annotation) for choice in choices_of(part))
+    return (annotation,)
+
+
+def kinds_of(annotation: Any) -> tuple[type, ...]:
+    """The classes that the parts at an argument are of, in lists and made by factories, too; none if it is not said."""
+    kinds: list[type] = []
+    for choice in choices_of(annotation):
+        origin, inside = get_origin(choice), get_args(choice)
+        if origin is Callable:
+            kinds += kinds_of(inside[-1])
+        elif origin is not None and origin is not Literal:
+            kinds += (kind for each in inside for kind in kinds_of(each))
+        elif isinstance(choice, type) and choice not in PLAIN and not _says_nothing(choice):
+            kinds.append(choice)
+    return tuple(dict.fromkeys(kinds))
+
+
+def _says_nothing(kind: type) -> bool:
+    """Whether it is no class that others are subclasses of: anything, whatever can be called, or has some methods."""
+    return kind in (Any, Callable) or vars(kind).get("_is_protocol", False)
+
+
 # ------------------------------------------------------------------------------------------ describing
 
 
@@ -158,13 +248,15 @@ def build_part(spec: Mapping[str, Any], kind: type | tuple[type, ...], trust: Se
         SpecError: the class is of another package, is not there, is no `kind`, or cannot be built here.
     """
     cls = _trusted_class(spec["class"], kind, trust)
-    args = {}
+    args, wanted = {}, arguments_of(cls)
     for name, value in spec["args"].items():
+        annotation = wanted.get(name, Any)
+        kinds = kinds_of(annotation) or PARTS
         if isinstance(value, list):
-            value = [_argument(part, trust) for part in value]
-        elif is_spec(value) and "Callable" in str(inspect.signature(cls).parameters[name].annotation):
-            value = _factory(value, trust)
-        args[name] = _argument(value, trust)
+            value = [_argument(part, kinds, trust) for part in value]
+        elif is_spec(value) and any(get_origin(choice) is Callable for choice in choices_of(annotation)):
+            value = _factory(value, kinds, trust)
+        args[name] = _argument(value, kinds, trust)
     try:
         return cls(**args)
     except (ValueError, TypeError, RuntimeError, OSError) as error:  # weights that are not at hand, say
@@ -190,23 +282,31 @@ def _trusted_class(path: str, kind: type | tuple[type, ...], trust: Sequence[str
     return cls
 
 
-def _argument(value: Any, trust: Sequence[str]) -> Any:
-    """An argument of a description: what it describes, or itself."""
+def _argument(value: Any, kinds: tuple[type, ...], trust: Sequence[str]) -> Any:
+    """An argument of a description: what it describes, which is to be of one of the kinds, or itself."""
     if is_spec(value):
-        return build_part(value, PARTS, trust)
+        return build_part(value, kinds, trust)
     if isinstance(value, dict) and value.keys() == {"class", "json"}:
         return _trusted_class(value["class"], Tokenizer, trust).from_json(value["json"])
     return value
 
 
-def _factory(spec: Mapping[str, Any], trust: Sequence[str]) -> Callable[..., nn.Module]:
+def _factory(spec: Mapping[str, Any], kinds: tuple[type, ...], trust: Sequence[str]) -> Callable[..., nn.Module]:
     """Makes a part that is described with its sizes, whatever sizes it is asked for; anew at each call."""
-    return lambda *sizes: build_part(spec, nn.Module, trust)
+    return lambda *sizes: build_part(spec, kinds, trust)
 
 
 def is_spec(value: Any) -> bool:
     """Whether an argument is a part that `describe_part` described."""
     return isinstance(value, dict) and value.keys() == {"class", "args"}
+
+
+def packages_in(value: Any) -> set[str]:
+    """The packages that the classes of a description are of, those of its arguments at any depth included."""
+    if isinstance(value, Mapping):
+        own = {str(value["class"]).partition(".")[0]} if "class" in value else set()
+        return own.union(*map(packages_in, value.values()))
+    return set().union(*map(packages_in, value)) if isinstance(value, list) else set()
 
 
 def package_of(part: object) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Optional
 
 import pytest
 from checkpoint_cases import said
 from torch import nn
 
 from captioner.checkpoint import Bundle, CheckpointError, describe, load_model, rebuild, save_model
+from captioner.data import ImageTransform
 from captioner.models import AdditiveAttention, Attention, CaptionModel, Encoder, ShowAttendTell
-from captioner.specs import SpecError, weights_digest
+from captioner.specs import SpecError, arguments_of, class_of, kinds_of, packages_in, returned_by, weights_digest
 from captioner.types import Memory
 
 HERE = __name__.partition(".")[0]
@@ -123,6 +126,99 @@ def test_a_part_inside_a_part_is_checked_too(bundle):
     description["decoder"]["args"]["attention"] = {"class": "os.system", "args": {}}
     with pytest.raises(SpecError, match=r"os\.system, from outside"):
         rebuild(description, bundle.model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("place", "spec", "message"),
+    [
+        ("attention", {"class": "captioner.models.GridEncoder", "args": {}}, "GridEncoder is no Attention"),
+        ("attention", {"class": "captioner.seeds.stable_seed", "args": {}}, "stable_seed is no Attention"),
+        ("attention", {"class": "captioner.data.ImageTransform", "args": {}}, "ImageTransform is no Attention"),
+        ("hidden_dim", {"class": "captioner.bulk.plan.Plan", "args": {}}, "Plan is no "),
+    ],
+)
+def test_a_part_inside_a_part_is_of_the_kind_that_is_wanted(bundle, place, spec, message):
+    description = json.loads(json.dumps(describe(bundle)))
+    description["decoder"]["args"][place] = spec
+    with pytest.raises(SpecError, match=message):
+        rebuild(description, bundle.model.state_dict())
+
+
+class Base:
+    """Its argument is handed on by the classes below."""
+
+    def __init__(self, size: int, near: Attention | None = None) -> None: ...
+
+
+class Middle(Base):
+    """Hands on what it does not know."""
+
+    def __init__(self, several: list[Encoder], *args: object, **kwargs: object) -> None: ...
+
+
+class Last(Middle):
+    """Does not."""
+
+    def __init__(self, size: float, other: NotThere) -> None: ...  # noqa: F821 (as for type checkers alone)
+
+
+def test_arguments_of_a_class_are_those_of_its_bases_too():
+    assert arguments_of(Middle) == {"several": list[Encoder], "size": int, "near": Attention | None}
+    assert arguments_of(Last) == {"size": float, "other": Any}
+    assert arguments_of(object) == {}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kinds"),
+    [
+        (Encoder, (Encoder,)),
+        (Encoder | Callable[[int], Encoder] | None, (Encoder,)),
+        (Callable[[int, int], Attention], (Attention,)),
+        (Optional[list[Encoder]] | dict[str, Attention], (Encoder, Attention)),  # noqa: UP045 (as others write it)
+        (Annotated[Encoder, "noted"], (Encoder,)),
+        (Any, ()),
+        (object, ()),
+        (Callable, ()),
+        (Callable[..., Any], ()),
+        (int | str | None, ()),
+        (list[int], ()),
+        (Literal["a", "b"], ()),
+    ],
+    ids=str,
+)
+def test_which_classes_an_argument_is_for(annotation, kinds):
+    assert kinds_of(annotation) == kinds
+
+
+def test_what_functions_say_they_return():
+    def told() -> Encoder:
+        raise NotImplementedError
+
+    assert returned_by(told) is Encoder
+    assert returned_by(lambda: 3) is Any
+    assert returned_by(print) is Any
+
+
+def test_classes_by_their_paths():
+    assert class_of("captioner.data.transforms.ImageTransform") is ImageTransform
+    assert class_of(f"{__name__}.Outer.Inner") is Outer.Inner
+    for path in ("captioner.models.Nothing", "nowhere.Thing", "Thing", ""):
+        with pytest.raises((ImportError, AttributeError, ValueError)):
+            class_of(path)
+
+
+class Outer:
+    """Holds a class."""
+
+    class Inner:
+        """Within another."""
+
+
+def test_the_packages_of_a_description():
+    attention = {"class": "mine.Attention", "args": {"size": 3}}
+    spec = {"class": "captioner.models.UpDown", "args": {"attention": attention, "several": [attention], "size": [1]}}
+    assert packages_in(spec) == {"captioner", "mine"}
+    assert packages_in({**spec, "args": {}}) == {"captioner"}
 
 
 def test_weights_digest_is_of_names_and_bytes():

@@ -77,8 +77,11 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> Bundle:
         trust: packages beside this one whose encoders, decoders and scorers may be built.
 
     Raises:
-        CheckpointError: the file is missing, damaged, foreign or newer, or names what is not at hand.
+        CheckpointError: the file is missing, damaged, foreign or newer, names what is not at hand, or holds what no
+            model has: numbers that are not finite, or of another format.
     """
+    if "://" in str(path):
+        raise CheckpointError(f"{path}: a model is loaded from a file, not from an address: download it first")
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path}: a folder; `captioner export` makes a model file of a training run")
@@ -88,9 +91,10 @@ def load_model(path: str | Path, trust: Sequence[str] = ()) -> Bundle:
         description, tensors = read_training(path) if path.suffix == ".ckpt" else _read_safetensors(path)
         bundle = rebuild(description, tensors, trust)
     except (CheckpointError, SpecError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from error
     except Exception as error:  # a damaged description can trip over anything
-        raise CheckpointError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise CheckpointError(f"{path}: damaged ({reason})") from error
     bundle.model.eval()
     return bundle
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from captioner.checkpoint.bundle import KEY, Bundle, CheckpointError, present_transform, require_known_format
+from captioner.configs import read_yaml
 from captioner.specs import describe_part
 from captioner.tokenizer import Tokenizer
 from captioner.version import __version__
@@ -99,17 +101,18 @@ def require_resumable(
 
 def _provenance(path: Path, checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Config, metrics and versions of a run; nothing that differs between two exports of the same checkpoint."""
-    import yaml
-
     config_file = path.resolve().parent.parent / "config.yaml"
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8")) if config_file.exists() else None
+    try:
+        config = read_yaml(config_file) if config_file.is_file() else None
+    except ValueError as error:
+        raise CheckpointError(f"the config of its run cannot be read; mend or remove it ({error})") from error
     metrics = {
         state["monitor"]: float(state["current_score"])
         for state in checkpoint.get("callbacks", {}).values()
         if isinstance(state, dict) and state.get("monitor") and state.get("current_score") is not None
     }
     return {
-        "config": config,
+        "config": json.loads(json.dumps(config, default=str)),  # YAML knows dates, too
         "epoch": checkpoint["epoch"],
         "step": checkpoint["global_step"],
         "metrics": metrics,

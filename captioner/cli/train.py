@@ -37,7 +37,8 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from captioner.configs import present_argument, register_parser_mode
+from captioner.cli.arguments.training import fault
+from captioner.configs import present_argument, register_parser_mode, require_parts
 from captioner.files import LockedError, locked, write_whole
 from captioner.tasks.captioning import (
     CaptionData,
@@ -81,13 +82,20 @@ class TrainingCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Those that there are data for; see Lightning's."""
         every = LightningCLI.subcommands()
-        return {name: every[name] for name in ("fit", "validate")}
+        return {
+            name: every[name] | {"weights_only"} for name in ("fit", "validate")
+        }  # checkpoints are read without code
 
     def _parse_ckpt_path(self) -> None:
         """Take no arguments from a checkpoint, as Lightning does: a stranger's could have any class built."""
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that raises its errors, for `main` to say them in one line."""
+        return super().init_parser(exit_on_error=False, **kwargs)
+
     def instantiate_classes(self) -> None:
         """Build all parts; what goes wrong there is for the user to mend (a download that failed, say)."""
+        require_parts(self.config[self.subcommand], sections(self.subclass_mode_data))
         try:
             super().instantiate_classes()
         except RuntimeError as error:
@@ -99,7 +107,7 @@ class TrainingCLI(LightningCLI):
         trainer = config.trainer
         if trainer.logger is None or trainer.logger is True:
             kwargs["logger"] = TensorBoardLogger(config.run_dir, name="", version="")
-        kwargs["plugins"] = [AtomicCheckpointIO(), *(trainer.plugins or [])]
+        kwargs["plugins"] = [AtomicCheckpointIO(), *_listed(self.config_init[self.subcommand].trainer.plugins)]
         # Trainer defaults come after all other callbacks, as ExactResume needs it.
         self.trainer_defaults["callbacks"] = [
             *self._progress_bars(),
@@ -111,7 +119,7 @@ class TrainingCLI(LightningCLI):
     def _progress_bars(self) -> list[ProgressBar]:
         """With a GPU, a bar that looks at the loss now and then: each look waits for the GPU. None if one is given."""
         trainer = self.config_init[self.subcommand].trainer
-        own = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or ())
+        own = any(isinstance(callback, ProgressBar) for callback in _listed(trainer.callbacks))
         wanted = torch.cuda.is_available() and not own and trainer.enable_progress_bar is not False
         return [TQDMProgressBar(BATCHES_BETWEEN_LOOKS)] if wanted else []
 
@@ -221,6 +229,29 @@ def what_came_of_it(trainer: pl.Trainer, reads_text: bool) -> str:
     )
 
 
+def sections(any_data: bool) -> dict[str, Any]:
+    """What each section of a config is for; see `names_its_data`."""
+    return {
+        "seed_everything": bool | int | None,
+        "run_dir": str,
+        "save_every_n_steps": int,
+        "trainer": Trainer,
+        "model": CaptioningTask,
+        "data": LightningDataModule if any_data else CaptionData,
+        "best": ModelCheckpoint,
+        "stopping": EarlyStopping,
+        "samples": SampleCaptions,
+        "ckpt_path": str | None,
+        "config": str,
+        "print_config": Any,
+    }
+
+
+def _listed(given: Any) -> list[Any]:
+    """What a config has of a kind: a list of them, one by itself, or none."""
+    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+
+
 def checkpoint_folder(run_dir: str) -> str:
     """Where a run's checkpoints lie."""
     return str(Path(run_dir) / "checkpoints")
@@ -286,6 +317,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             save_config_callback=ConfigOfRun,
             parser_kwargs={"prog": "captioner train", "parser_mode": register_parser_mode()},
         )
+    except argparse.ArgumentError as error:
+        print(f"captioner: error: {fault(arguments, sections(any_data), error)}", file=sys.stderr)
+        return 2
     except (ValueError, OSError, MisconfigurationException) as error:
         print(f"captioner: error: {error}", file=sys.stderr)
         return 2

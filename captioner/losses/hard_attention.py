@@ -11,6 +11,7 @@ from torch import Tensor
 from captioner.losses.likelihood import SCALES, CaptionLoss, in_single_precision
 from captioner.losses.sums import LossSums, Mean
 from captioner.types import TeacherForced
+from captioner.types.limits import require_factors, require_shares
 
 
 class HardAttentionLoss(CaptionLoss):
@@ -34,6 +35,9 @@ class HardAttentionLoss(CaptionLoss):
         reward_scale: lambda_r (the authors' code: 0.1).
         entropy: lambda_e (the authors' code: 0.002).
         baseline_decay: what b keeps of itself at each step (the authors' code: 0.9).
+
+    Raises:
+        ValueError: an unknown scale, or a number that is not possible.
     """
 
     baseline: Tensor
@@ -48,6 +52,8 @@ class HardAttentionLoss(CaptionLoss):
         baseline_decay: float = 0.9,
     ) -> None:
         super().__init__(doubly_stochastic, scale, label_smoothing)
+        require_factors(reward_scale=reward_scale, entropy=entropy)
+        require_shares(baseline_decay=baseline_decay)
         self.reward_scale = reward_scale
         self.entropy = entropy
         self.baseline_decay = baseline_decay

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from captioner.losses.sums import LossSums, Mean
 from captioner.types import TeacherForced
+from captioner.types.limits import require_factors, require_shares
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class CaptionLoss(nn.Module):
             All means are over the words or captions of all processes and accumulated batches; but the term's of
             "mean" is over those of one batch of all processes, and counts by the batch's words.
         label_smoothing: probability given to all words alike (Szegedy et al. 2016, arXiv 1512.00567); the paper: 0.
+
+    Raises:
+        ValueError: an unknown scale, or a number that is not possible.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class CaptionLoss(nn.Module):
         super().__init__()
         if scale not in SCALES:
             raise ValueError(f"scale {scale!r} is not one of {', '.join(SCALES)}")
+        require_factors(doubly_stochastic=doubly_stochastic)
+        require_shares(label_smoothing=label_smoothing)
         self.doubly_stochastic = doubly_stochastic
         self.scale = scale
         self.label_smoothing = label_smoothing

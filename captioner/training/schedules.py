@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
+from captioner.types.limits import require_factors, require_sizes
+
 
 class Schedule(ABC):
     """A factor on every learning rate, by optimiser step."""
@@ -28,9 +30,14 @@ class EpochDecay(Schedule):
     Args:
         gamma: the factor.
         every: epochs between two falls.
+
+    Raises:
+        ValueError: a number that is not possible.
     """
 
     def __init__(self, gamma: float = 0.9, every: int = 1) -> None:
+        require_factors(gamma=gamma)
+        require_sizes(every=every)
         self.gamma = gamma
         self.every = every
 
@@ -45,9 +52,14 @@ class WarmupCosine(Schedule):
     Args:
         warmup_steps: optimiser steps of the rise.
         final: the factor at the end of training.
+
+    Raises:
+        ValueError: a number that is not possible.
     """
 
     def __init__(self, warmup_steps: int = 200, final: float = 0.0) -> None:
+        require_sizes(10**9, 0, warmup_steps=warmup_steps)
+        require_factors(final=final)
         self.warmup_steps = warmup_steps
         self.final = final
 

@@ -1,7 +1,7 @@
 """The contract: what the rooms of this package hand to one another. Read it first.
 
 `memory.py` is what a model looks at, `sequences.py` what moves word by word, `items.py` what comes out of a data set,
-`source.py` where what it looks at comes from, `maps.py` where a model looked.
+`source.py` where what it looks at comes from, `maps.py` where a model looked, `limits.py` what numbers a part may have.
 
 Names of sizes, here and everywhere: B images, K sequences per image, L locations, D feature size,
 T words, V vocabulary, H hidden size, A attention size. What moves word by word is (B, K, ...), what

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_cases import refused, said
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save, save_file
 
 from captioner.checkpoint import Bundle, CheckpointError, describe, load_model, model_file, rebuild, save_model
 from captioner.checkpoint import bundle as bundle_module
@@ -210,6 +211,36 @@ def test_foreign_files(tmp_path):
         load_model(tmp_path / "nothing.safetensors")
     with pytest.raises(CheckpointError, match="a folder; `captioner export`"):
         load_model(tmp_path)
+
+
+def resigned(path: Path, **changes) -> bytes:
+    """A model file whose tensors somebody has changed, with a digest that is right."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        description = json.loads(file.metadata()["captioner"])
+    del description["digest"]
+    tensors |= {name: change(tensors[name]) for name, change in changes.items()}
+    description["digest"] = model_file._digest(description, tensors)
+    return save(tensors, metadata={"captioner": json.dumps(description, sort_keys=True)})
+
+
+def test_what_is_signed_again_is_looked_at(model_file, tmp_path):
+    name, path = "decoder.output.weight", tmp_path / "m.safetensors"
+    path.write_bytes(resigned(model_file))
+    load_model(path)
+    refused(
+        path, resigned(model_file, **{name: lambda weight: weight * torch.nan}), f"{name} has numbers that are not fin"
+    )
+    refused(
+        path, resigned(model_file, **{name: lambda weight: weight.int()}), f"{name} has numbers of int32, not float16"
+    )
+    refused(path, resigned(model_file, **{name: lambda weight: weight[:1]}), rf"{name} is \(1, ")
+
+
+@pytest.mark.parametrize("address", ["https://example.org/m.safetensors", "s3://x/m.ckpt", "file:///m.ckpt"])
+def test_addresses_are_not_fetched(address):
+    with pytest.raises(CheckpointError, match=f"{address}: a model is loaded from a file, not from an address"):
+        load_model(address)
 
 
 def test_newer_format(bundle, tmp_path, monkeypatch):

@@ -104,7 +104,7 @@ CONFIGS = {
     "a: [1": "not a YAML file",
     "[]": "not a training config: it has no data.reader",
     "data: 3": "not a training config",
-    "data: {reader: {class_path: captioner.data.readers.CaptionFolder, init_args: {rot: x}}}": "'rot' is not accepted",
+    "data: {reader: {class_path: captioner.data.readers.CaptionFolder, init_args: {rot: x}}}": "did you mean root?",
     "data: {reader: {class_path: captioner.models.ShowAttendTell}}": "ShowAttendTell",
     "data: {reader: {class_path: nowhere.Reader}}": "nowhere",
 }

@@ -265,12 +265,67 @@ def test_data_of_one_s_own_class_by_name_and_part_by_part(tmp_path, capsys):
     assert main(["train", "fit", "-c", str(tmp_path / "rest.yaml"), *changes]) == 0, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("typo", ["data.bach_size=3", "data.reader.num_trian=3"])
-def test_a_typo_is_named(typo, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        train_dates(tmp_path, f"--{typo}")
-    assert stop.value.code == 2
-    assert typo.partition("=")[0].rpartition(".")[2] in capsys.readouterr().err
+TYPOS = {
+    "data.bach_size=3": "TextData has no such argument: did you mean batch_size",
+    "data.reader.num_trian=3": "reader.init_args.num_trian: Dates has no such argument: did you mean num_train?",
+    "model.decoder=UppDown": "model.decoder: no Decoder 'UppDown': did you mean UpDown? Or choose from",
+    "model.decodr=UpDown": "model.decodr: CaptioningTask has no such argument: did you mean decoder",
+    "model.decoder.init_args.hiden_dim=3": "did you mean hidden_dim?",
+    "model.decoder.init_args.hidden_dim=abc": "model.decoder.init_args.hidden_dim: 'abc' is not a whole number",
+    "trainer.callbacks=[{class_path: AveragdWeights}]": "callbacks[0]: no Callback 'AveragdWeights': did you",
+    "trainer.max_epohcs=3": "did you mean max_epochs",
+    "modle.max_length=3": "there is no 'modle': did you mean model?",
+    "run_dirr=x": "there is no 'run_dirr': did you mean run_dir?",
+}
+
+
+@pytest.mark.parametrize("typo", TYPOS)
+def test_a_typo_is_named_in_one_line(typo, tmp_path, capsys):
+    assert train_dates(tmp_path, f"--{typo}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("captioner: error: ")
+    assert TYPOS[typo] in line
+
+
+NO_PARTS = [
+    "model.encoder={class_path: os.mkdir, init_args: {path: exploded}}",
+    "model.decoder={class_path: os.mkdir, init_args: {path: exploded}}",
+    "model.decoder.init_args.attention={class_path: os.mkdir, init_args: {path: exploded}}",
+    "model.optimizer={class_path: os.mkdir, init_args: {path: exploded}}",
+    "model.optimizer={class_path: subprocess.Popen, init_args: {args: [mkdir, exploded]}}",
+    "model.schedule={class_path: os.mkdir, init_args: {path: exploded}}",
+    "model.loss={class_path: os.mkdir, init_args: {path: exploded}}",
+    "trainer.callbacks=[{class_path: os.mkdir, init_args: {path: exploded}}]",
+    "trainer.logger={class_path: os.mkdir, init_args: {path: exploded}}",
+    "trainer.plugins={class_path: os.mkdir, init_args: {path: exploded}}",
+    "trainer.strategy={class_path: os.mkdir, init_args: {path: exploded}}",
+    "trainer.profiler={class_path: os.mkdir, init_args: {path: exploded}}",
+    "data={class_path: os.mkdir, init_args: {path: exploded}}",
+    "data.vocabulary={class_path: os.mkdir, init_args: {path: exploded}}",
+    "model.encoder=os.getcwd",
+    "model.optimizer=os.getcwd",
+    "data=os.getcwd",
+]
+
+
+@pytest.mark.parametrize("change", NO_PARTS)
+def test_a_config_calls_nothing_but_parts(change, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train_dates(tmp_path / "run", f"--{change}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("captioner: error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["callbacks", "plugins"])
+def test_one_object_stands_for_a_list_of_it(what, tmp_path, capsys):
+    given = {
+        "callbacks": "{class_path: captioner.training.AveragedWeights}",
+        "plugins": "{class_path: pytorch_lightning.plugins.precision.Precision}",
+    }
+    assert train_dates(tmp_path, "--trainer.fast_dev_run=1", f"--trainer.{what}={given[what]}") == 0, (
+        capsys.readouterr()
+    )
 
 
 def test_which_form_the_data_have(tmp_path):

@@ -29,5 +29,5 @@ def data_and_encoder(path: str) -> tuple[CaptionData, Encoder]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(CaptionData, "data")
     parser.add_subclass_arguments(Encoder, "encoder")
-    parts = instantiate(parser, sections, path)
+    parts = instantiate(parser, sections, {"data": CaptionData, "encoder": Encoder}, path)
     return parts.data, parts.encoder

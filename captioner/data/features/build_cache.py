@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -14,21 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from captioner.data.features.cache import (
-    HASH_THREADS,
+from captioner.data.features.cache import HASH_THREADS, check_identity, described, file_digest, require_rows
+from captioner.data.features.identity import FLOAT16_MAX, CacheError, identity
+from captioner.data.features.index import (
     Row,
-    check_identity,
-    count_rows,
-    described,
-    file_digest,
+    index_line,
     read_index,
     read_meta,
     row_bytes,
-    rows_of,
+    row_checksum,
+    write_meta,
 )
-from captioner.data.features.identity import FLOAT16_MAX, CacheError, identity
 from captioner.data.images import Augmentation, ImageTransform
-from captioner.files import in_threads, locked, whole_file
+from captioner.files import in_threads, locked
 from captioner.progress import logged_progress
 from captioner.seeds import stable_seed
 from captioner.types import CaptionedImage, ImageError, PackedImage
@@ -83,8 +80,8 @@ def build_cache(
     encoder.eval().to(device)
     try:
         with locked(folder, wait):
-            grid = _prepare(folder, encoder, transform, augmentation if views > 1 else None, device)
-            with _Writer(folder, grid) as writer:
+            meta = _prepare(folder, encoder, transform, augmentation if views > 1 else None, device)
+            with _Writer(folder, meta) as writer:
                 todo, problems = _not_in(writer.rows, [item.path for item in items], views)
                 _check_room(writer, len(todo), views, report)
                 loader = DataLoader(
@@ -105,8 +102,8 @@ def _prepare(
     transform: ImageTransform,
     augmentation: Augmentation | None,
     device: torch.device | str,
-) -> tuple[int, int, int]:
-    """Check or write cache.json; returns the shape of a row."""
+) -> dict[str, Any]:
+    """Check or write cache.json; returns what it says."""
     wanted = identity(encoder, transform)
     meta = read_meta(folder)
     if meta is None:
@@ -117,10 +114,8 @@ def _prepare(
         meta["augmentation"] = described(augmentation)
     else:
         check_identity(folder, meta, wanted, described(augmentation))
-    with whole_file(folder / "cache.json") as file:
-        file.write(json.dumps(meta, indent=2).encode() + b"\n")
-    height, width, size = meta["grid"]
-    return height, width, size
+    write_meta(folder, meta)
+    return meta
 
 
 def _check_room(writer: _Writer, num_images: int, views: int, report: Callable[[str], None]) -> None:
@@ -132,6 +127,8 @@ def _check_room(writer: _Writer, num_images: int, views: int, report: Callable[[
         f"cache {writer.folder}: {num_images:,} images to encode, {views} x {shape} float16 each: "
         f"{_readable(needed)} of disk needed, {_readable(free)} free"
     )
+    if writer.num_unchecked:
+        report(f"cache {writer.folder}: {writer.num_unchecked:,} images of an earlier version have no checksums")
     if needed > free:
         raise CacheError(f"{writer.folder}: {_readable(needed)} of disk needed, but {_readable(free)} free")
 
@@ -239,21 +236,16 @@ class _Writer:
     What a killed process left behind without a line, or with half a line, is cut off first.
     """
 
-    def __init__(self, folder: Path, grid: tuple[int, int, int]) -> None:
+    def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
         self.folder = folder
-        self.grid = grid
-        lines, length = read_index(folder)
-        self.rows = rows_of(lines)
-        self.num_rows = count_rows(lines)
+        self.meta = meta
+        self.grid = tuple(meta["grid"])
+        self.rows, self.num_rows, length, self.num_unchecked = read_index(folder, meta)
+        require_rows(folder, self.num_rows, self.grid)
         self.index = open(folder / "index.jsonl", "ab")  # noqa: SIM115 (closed by __exit__)
         self.features = open(folder / "features.f16", "ab")  # noqa: SIM115
-        size = os.fstat(self.features.fileno()).st_size
-        if size < self.num_rows * row_bytes(grid):
-            raise CacheError(
-                f"{folder}: damaged: features.f16 is too short; delete the folder and build the cache again"
-            )
         self.index.truncate(length)
-        self.features.truncate(self.num_rows * row_bytes(grid))
+        self.features.truncate(self.num_rows * row_bytes(self.grid))
 
     def __enter__(self) -> _Writer:
         return self
@@ -266,13 +258,14 @@ class _Writer:
         """Write images and their features (B, views, h, w, D)."""
         if tuple(features.shape[2:]) != self.grid:
             raise CacheError(f"the encoder gave a grid of {tuple(features.shape[2:])}, the cache has {self.grid}")
-        self.features.write(features.contiguous().numpy().data)
+        written = features.contiguous().numpy()
+        self.features.write(written.data)
         _to_disk(self.features)
-        for image in images:
-            line = {"sha256": image.digest, "views": features.shape[1], "name": image.path}
-            self.index.write(json.dumps(line).encode() + b"\n")
-            self.rows[image.digest] = Row(self.num_rows, features.shape[1])
-            self.num_rows += features.shape[1]
+        for image, views in zip(images, written, strict=True):
+            row = Row(self.num_rows, len(views), tuple(map(row_checksum, views)))
+            self.index.write(index_line(image.digest, row, image.path, self.meta))
+            self.rows[image.digest] = row
+            self.num_rows += len(views)
         _to_disk(self.index)
 
 

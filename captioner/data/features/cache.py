@@ -3,44 +3,41 @@
 A cache is a folder of three files:
 
     cache.json     what the features were made with: encoder, weights, transform, augmentation
-    index.jsonl    one line per image, in the order of its rows: SHA-256 of the file's bytes, views, name
+    index.jsonl    one line per image, in the order of its rows: SHA-256 of the file's bytes, views, name, checksums
     features.f16   the rows, (h, w, D) float16 each, one for every view of an image
 
 An image is found by its bytes, not by its name: one that was changed is not found. `features.f16` is written to
 disk before the line in the index is, so what the index names is whole, whenever the process that builds
-the cache is killed; building again goes on from there, and adds further images in the same way.
+the cache is killed; building again goes on from there, and adds further images in the same way. `index.py` reads and
+checks what these files say.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from captioner.data.features.identity import CacheError, agree, description, differences, identity
+from captioner.data.features.index import (
+    BUILD_AGAIN,
+    Row,
+    is_finite,
+    read_index,
+    read_meta,
+    row_bytes,
+    row_checksum,
+)
 from captioner.data.images import Augmentation, ImageTransform
 from captioner.files import in_threads
 from captioner.types import CaptionedImage, ImageError, Memory, PackedImage
 
 HASH_THREADS = 8
-
-
-class Row(NamedTuple):
-    """Where an image's features lie.
-
-    Attributes:
-        start: its first row in the file of features.
-        views: how many rows follow from there.
-    """
-
-    start: int
-    views: int
 
 
 class FeatureCache:
@@ -88,14 +85,9 @@ class FeatureCache:
             raise CacheError(f"{folder}: no feature cache here; `captioner cache` makes one")
         check_identity(folder, meta, identity(encoder, transform), described(augmentation))
         grid = tuple(meta["grid"])
-        lines, _ = read_index(folder)
-        size, needed = (folder / "features.f16").stat().st_size, count_rows(lines) * row_bytes(grid)
-        if size < needed:
-            raise CacheError(
-                f"{folder}: damaged: features.f16 has {size:,} bytes of {needed:,}; delete the folder and "
-                "build the cache again"
-            )
-        return cls(folder, grid, rows_of(lines))
+        index = read_index(folder, meta)
+        require_rows(folder, index.num_rows, grid)
+        return cls(folder, grid, index.rows)
 
     def check(self, items: Iterable[CaptionedImage], views: int = 1) -> list[ImageError]:
         """Find the rows of images, by hashing their files; `load` need not hash those again.
@@ -129,7 +121,7 @@ class FeatureCache:
             (h, w, D) float16.
 
         Raises:
-            ImageError: the image, or this view of it, is not in the cache.
+            ImageError: the image, or this view of it, is not in the cache, or what is in there is damaged.
         """
         row = self.known.get(str(path))
         if row is None:
@@ -139,14 +131,18 @@ class FeatureCache:
             row = self.rows.get(digest)
         if row is None or view >= row.views:
             raise self._missing(str(path), view + 1)
-        mapped = np.memmap(
-            self.folder / "features.f16",
-            dtype=np.float16,
-            mode="r",
-            offset=(row.start + view) * row_bytes(self.grid),
-            shape=self.grid,
-        )
-        return torch.from_numpy(np.array(mapped))
+        file = self.folder / "features.f16"
+        offset = (row.start + view) * row_bytes(self.grid)
+        try:
+            mapped = np.memmap(file, dtype=np.float16, mode="r", offset=offset, shape=self.grid)
+        except (ValueError, OSError) as error:  # cut off, or taken away, since it was opened
+            raise ImageError(str(path), f"has no features in {file}, which is damaged; {BUILD_AGAIN}") from error
+        features = np.array(mapped)
+        if row.checksums and row_checksum(features) != row.checksums[view]:
+            raise ImageError(str(path), f"has other features in {file} than were written there; {BUILD_AGAIN}")
+        if not is_finite(features):
+            raise ImageError(str(path), f"has features in {file} that are not finite numbers; {BUILD_AGAIN}")
+        return torch.from_numpy(features)
 
     def memory(self, paths: Sequence[str | Path | PackedImage]) -> Memory:
         """The memory of B images, as the encoder would give it (but in float16)."""
@@ -166,18 +162,12 @@ def stack_grids(grids: Sequence[Tensor]) -> Memory:
     return Memory.from_grid(torch.stack(list(grids)).permute(0, 3, 1, 2))  # (B, D, h, w), no copy
 
 
-def read_meta(folder: Path) -> dict[str, Any] | None:
-    """What cache.json says; None if there is none."""
-    path = folder / "cache.json"
-    if not path.is_file():
-        return None
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        if {"format", "encoder", "weights", "transform", "augmentation", "grid"} <= meta.keys():
-            return meta
-    except (ValueError, AttributeError):
-        pass
-    raise CacheError(f"{path}: damaged, or not a feature cache; delete the folder and build the cache again")
+def require_rows(folder: Path, num_rows: int, grid: Sequence[int]) -> None:
+    """See that there are as many rows as the index names."""
+    file, needed = folder / "features.f16", num_rows * row_bytes(grid)
+    size = file.stat().st_size if file.is_file() else 0
+    if size < needed:
+        raise CacheError(f"{file}: damaged: {size:,} bytes of {needed:,}; {BUILD_AGAIN}")
 
 
 def check_identity(
@@ -201,36 +191,6 @@ def check_identity(
 def described(augmentation: Augmentation | None) -> dict[str, Any] | None:
     """What cache.json says of an augmentation."""
     return None if augmentation is None else description(augmentation)
-
-
-def read_index(folder: Path) -> tuple[list[dict[str, Any]], int]:
-    """The whole lines of the index, and how many bytes they are."""
-    path = folder / "index.jsonl"
-    raw = path.read_bytes() if path.is_file() else b""
-    length = raw.rfind(b"\n") + 1
-    try:
-        return [json.loads(line) for line in raw[:length].splitlines()], length
-    except ValueError as error:
-        raise CacheError(f"{path}: damaged ({error}); delete the folder and build the cache again") from error
-
-
-def count_rows(lines: list[dict[str, Any]]) -> int:
-    """How many rows the lines of an index stand for."""
-    return sum(line["views"] for line in lines)
-
-
-def rows_of(lines: list[dict[str, Any]]) -> dict[str, Row]:
-    """Where each image's rows are; the last line counts for an image that was added again with more views."""
-    rows, start = {}, 0
-    for line in lines:
-        rows[line["sha256"]] = Row(start, line["views"])
-        start += line["views"]
-    return rows
-
-
-def row_bytes(grid: tuple[int, ...]) -> int:
-    """The size of a row in the file of features."""
-    return 2 * int(np.prod(grid))
 
 
 def file_digest(path: str | Path | PackedImage) -> str | ImageError:

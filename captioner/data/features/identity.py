@@ -48,14 +48,15 @@ def differences(made_with: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What differs between two identities, in words; a class may go by the name that it had in an earlier version."""
     found = []
     for part in ("format", "encoder", "transform"):
-        old, new = made_with[part], wanted[part]
+        old, new = made_with.get(part), wanted.get(part)
         if isinstance(old, dict) and isinstance(new, dict):
             names = [name for name in {**old, **new} if not _same(name, old.get(name), new.get(name))]
             found += [f"the {part}'s {name}: {old.get(name)!r} there, {new.get(name)!r} here" for name in names]
         elif old != new:
             found.append(f"the {part}: {old!r} there, {new!r} here")
-    if made_with["weights"] != wanted["weights"]:
-        found.append(f"the encoder's weights: {made_with['weights'][:12]} there, {wanted['weights'][:12]} here")
+    old, new = made_with.get("weights"), wanted.get("weights")
+    if old != new:
+        found.append(f"the encoder's weights: {str(old)[:12]} there, {str(new)[:12]} here")
     return found
 
 

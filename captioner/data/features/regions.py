@@ -10,7 +10,9 @@ A file of regions is `.safetensors`; a folder of such files (shards) is read as 
 
 and one metadata entry, "captioner_regions", a JSON text: `{"format": 1, "keys": [...], "made_with": ...}`. The I keys
 name the images: the data set's own ids as text ("391895" for COCO's 391895), or file names. "made_with" says which
-detector and transform the features are from (`identity.identity`), or is null.
+detector and transform the features are from (`identity.identity`), or is null. Files that this package writes have two
+entries more: "rows", for each image the CRC-32 of its rows (features, boxes and scores, one after the other), which is
+compared when they are read; and "checksum", that of everything else (`checksum_of`), compared when a file is opened.
 
 An image of a data set is looked up under these names, the first that there is: its key, its file's name, that
 name without the suffix, and the number that ends a name in COCO's way (COCO_val2014_000000391895.jpg: 391895).
@@ -21,7 +23,8 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +34,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from captioner.data.features.identity import agree, differences, identity
+from captioner.data.features.index import is_finite
 from captioner.data.images import ImageTransform
 from captioner.types import CaptionedImage, ImageError
 
@@ -94,7 +98,12 @@ class RegionFile:
                 self.places[key] = (number, index)
 
     def read(self, key: str) -> Regions:
-        """The regions of the image of this key; KeyError where there is none."""
+        """The regions of the image of this key.
+
+        Raises:
+            KeyError: there is none.
+            RegionError: what is there is damaged.
+        """
         number, index = self.places[key]
         return self.shards[number].read(index)
 
@@ -110,12 +119,15 @@ class RegionFile:
         """The regions of an image of a data set.
 
         Raises:
-            ImageError: the image is not in.
+            ImageError: the image is not in, or what is in is damaged.
         """
         key = self.find(item)
         if key is None:
             raise self._missing(item)
-        return self.read(key)
+        try:
+            return self.read(key)
+        except RegionError as error:
+            raise ImageError(str(item.path), f"cannot be read from its features: {error}") from error
 
     def require_for(self, encoder: nn.Module, transform: ImageTransform) -> None:
         """See that these features are what an encoder stands for.
@@ -162,7 +174,7 @@ def names_of(item: CaptionedImage) -> list[str]:
 
 
 class _Shard(NamedTuple):
-    """One file: what is small of it, and where in it the rest begins."""
+    """One file: what is small of it, and where in it the rest begins; no checksums where there are none in the file."""
 
     path: Path
     keys: list[str]
@@ -172,21 +184,51 @@ class _Shard(NamedTuple):
     starts: np.ndarray
     sizes: np.ndarray
     offsets: dict[str, int]
+    checksums: list[int] | None
 
     def read(self, index: int) -> Regions:
-        """The regions of one of its images."""
-        start, end = int(self.starts[index]), int(self.starts[index + 1])
-        features = self._rows("features", self.dtype, (self.feature_dim,), start, end)
-        boxes = self._rows("boxes", STORED_AS["F32"], (4,), start, end)
-        scores = self._rows("scores", STORED_AS["F32"], (), start, end)
-        width, height = self.sizes[index].tolist()
-        return Regions(features, boxes, scores, (width, height))
+        """The regions of one of its images.
 
-    def _rows(self, name: str, dtype: np.dtype, shape: tuple[int, ...], start: int, end: int) -> Tensor:
+        Raises:
+            RegionError: they are damaged.
+        """
+        start, end = int(self.starts[index]), int(self.starts[index + 1])
+        where = f"{self.path}: the image {self.keys[index]!r}"
+        try:
+            features = self._rows("features", self.dtype, (self.feature_dim,), start, end)
+            boxes = self._rows("boxes", STORED_AS["F32"], (4,), start, end)
+            scores = self._rows("scores", STORED_AS["F32"], (), start, end)
+        except (ValueError, OSError) as error:  # cut off, or taken away, since it was opened
+            raise RegionError(f"{where} has no regions there: the file is damaged ({error})") from error
+        if self.checksums is not None and rows_checksum(features, boxes, scores) != self.checksums[index]:
+            raise RegionError(f"{where} has other regions than were written there: delete the file and make it again")
+        if not is_finite(features) or not is_finite(boxes):
+            raise RegionError(f"{where} has features or boxes that are not finite numbers")
+        width, height = self.sizes[index].tolist()
+        return Regions(*map(torch.from_numpy, (features, boxes, scores)), (width, height))
+
+    def _rows(self, name: str, dtype: np.dtype, shape: tuple[int, ...], start: int, end: int) -> np.ndarray:
         """A copy of some rows; a map of the whole file would count as this process's memory."""
         offset = self.offsets[name] + start * dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         mapped = np.memmap(self.path, dtype=dtype, mode="r", offset=offset, shape=(end - start, *shape))
-        return torch.from_numpy(np.array(mapped))
+        return np.array(mapped)
+
+
+def rows_checksum(features: np.ndarray, boxes: np.ndarray, scores: np.ndarray) -> int:
+    """CRC-32 of an image's rows."""
+    checksum = 0
+    for rows in (features, boxes, scores):
+        checksum = zlib.crc32(np.ascontiguousarray(rows).data, checksum)
+    return checksum
+
+
+def checksum_of(meta: Mapping[str, Any], starts: np.ndarray, sizes: np.ndarray) -> int:
+    """CRC-32 of what says which rows are whose: the metadata without "checksum", sorted, then both tensors."""
+    text = json.dumps({name: value for name, value in meta.items() if name != "checksum"}, sort_keys=True)
+    checksum = zlib.crc32(text.encode())
+    for table in (starts, sizes):
+        checksum = zlib.crc32(np.ascontiguousarray(table).data, checksum)
+    return checksum
 
 
 def region_files(path: Path) -> list[Path]:
@@ -218,6 +260,7 @@ def _open_shard(path: Path) -> _Shard:
             starts,
             sizes,
             _offsets(path),
+            _checked(meta, starts, sizes),
         )
         num_regions, num_images = int(starts[-1]), len(shard.keys)
         fitting = {"features": (num_regions, shard.feature_dim), "boxes": (num_regions, 4), "scores": (num_regions,)}
@@ -229,14 +272,30 @@ def _open_shard(path: Path) -> _Shard:
             and starts[0] == 0
             and (np.diff(starts) > 0).all()
             and (sizes > 0).all()
+            and starts.dtype.kind == sizes.dtype.kind == "i"
+            and all(isinstance(key, str) for key in shard.keys)
+            and isinstance(shard.made_with, dict | None)
         )
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         if isinstance(error, RegionError):
             raise
         raise RegionError(f"{path}: damaged, or not a file of regions ({error})") from error
     if not sound:
         raise RegionError(f"{path}: damaged: its tensors do not fit together")
     return shard
+
+
+def _checked(meta: Mapping[str, Any], starts: np.ndarray, sizes: np.ndarray) -> list[int] | None:
+    """The checksums of the images' rows; None in a file of others, or of an earlier version.
+
+    Raises:
+        ValueError: the file's own is another one.
+    """
+    if meta.keys() <= {"format", "keys", "made_with"}:
+        return None
+    if meta["checksum"] != checksum_of(meta, starts, sizes) or len(meta["rows"]) != len(meta["keys"]):
+        raise ValueError("its checksum is another one")
+    return list(meta["rows"])
 
 
 def _offsets(path: Path) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,16 @@ import torch
 from safetensors.torch import save
 
 from captioner.data.features.identity import FLOAT16_MAX, agree, differences
-from captioner.data.features.regions import FORMAT, KEY, RegionError, RegionFile, Regions, region_files
+from captioner.data.features.regions import (
+    FORMAT,
+    KEY,
+    RegionError,
+    RegionFile,
+    Regions,
+    checksum_of,
+    region_files,
+    rows_checksum,
+)
 from captioner.files import write_whole
 
 SHARD_IMAGES = 256
@@ -49,7 +59,10 @@ def write_regions(
         "starts": torch.tensor([0, *counts]).cumsum(0),
         "sizes": torch.tensor([regions.size for regions in images.values()], dtype=torch.int32),
     }
-    meta = {"format": FORMAT, "keys": list(images), "made_with": made_with}
+    rows = zip(*(tensors[name].split(counts) for name in ("features", "boxes", "scores")), strict=True)
+    checksums = [rows_checksum(*(part.numpy() for part in image)) for image in rows]
+    meta = json.loads(json.dumps({"format": FORMAT, "keys": list(images), "made_with": made_with, "rows": checksums}))
+    meta["checksum"] = checksum_of(meta, tensors["starts"].numpy(), tensors["sizes"].numpy())
     write_whole(path, save(tensors, metadata={KEY: json.dumps(meta, sort_keys=True)}))
 
 
@@ -62,7 +75,9 @@ def _require_sound(key: str, regions: Regions, feature_dim: int, dtype: str) -> 
             "with at least one region"
         )
     peak = regions.features.float().abs().max().item()
-    if not peak <= (FLOAT16_MAX if dtype == "float16" else float("inf")):  # also true for NaN
+    if not math.isfinite(peak) or not torch.isfinite(regions.boxes).all():
+        raise RegionError(f"the image {key!r} has features or boxes that are not finite numbers")
+    if dtype == "float16" and peak > FLOAT16_MAX:
         raise RegionError(f"the image {key!r} has features up to {peak}, which {dtype} cannot hold: try float32")
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageEnhance
 
+from captioner.types.limits import require_shares
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -36,13 +38,11 @@ class Augmentation:
     saturation: float = 0.2
 
     def __post_init__(self) -> None:
-        for name, value in {"flip": self.flip, **self._strengths()}.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie between 0 and 1, not {value}")
+        require_shares(flip=self.flip, **self._strengths())
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must be (low, high) with 0 < low <= high <= 1, not {self.scale}")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio must be (low, high) with 0 < low <= high, not {self.ratio}")
+        if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
+            raise ValueError(f"ratio must be (low, high) with 0 < low <= high, both finite, not {self.ratio}")
 
     def __call__(self, image: Image.Image, seed: int) -> Image.Image:
         """Change an upright RGB photo; the same seed makes the same changes, whatever was drawn before.

@@ -16,6 +16,7 @@ from PIL import Image
 
 from captioner.data.images.opening import ImageSource, Photo, open_photo
 from captioner.types import Opened, Transform
+from captioner.types.limits import require_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,9 @@ PAD_VALUE = 128
 
 SPARE = 2
 """How many times the square's side is kept of a larger photo's, so that resampling has enough to average."""
+
+LARGEST_SIZE = 8192
+"""Side of a square in pixels: 0.2 GB for each photo."""
 
 Fit = Literal["squash", "crop", "pad"]
 
@@ -48,8 +52,7 @@ class ImageTransform(Transform):
     fit: Fit = "squash"
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1 pixel, not {self.size}")
+        require_sizes(LARGEST_SIZE, size=self.size)
         if self.fit not in get_args(Fit):
             raise ValueError(f"fit must be one of {', '.join(get_args(Fit))}, not {self.fit!r}")
 

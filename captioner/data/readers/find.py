@@ -61,4 +61,4 @@ def read_data(source: str) -> Reader | TextReader:
         raise ValueError(f"{source}: not a training config: it has no data.reader") from None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--reader", type=Reader | TextReader, required=True)
-    return instantiate(parser, {"reader": section}, source).reader
+    return instantiate(parser, {"reader": section}, {"reader": Reader | TextReader}, source).reader

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from captioner.models.attention.base import Attention, let_vary, precise, without_autocast
 from captioner.models.attention.normalisers import Normaliser
 from captioner.types import Memory
+from captioner.types.limits import require_sizes
 
 LARGEST = 40.0
 """What q and k are clamped to, so that neither exponential, nor one over it, is infinite or 0 in float32. As tanh is 1
@@ -58,6 +59,7 @@ class AdditiveScorer(Attention):
 
     def __init__(self, feature_dim: int, query_dim: int, attention_dim: int, normaliser: Normaliser | None) -> None:
         super().__init__(feature_dim, query_dim, normaliser)
+        require_sizes(attention_dim=attention_dim)
         self.attention_dim = attention_dim
         self.compare = additive_scores
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from captioner.models.attention.normalisers import Normaliser, Softmax
 from captioner.types import Attended, Kind, Memory
+from captioner.types.limits import require_sizes
 
 AUTOCAST = frozenset(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
 """Kinds of devices that have autocast; asked for here, as the compiler of some versions of torch cannot."""
@@ -46,6 +47,9 @@ class Attention(nn.Module, ABC):
         query_dim: H, the size of a query.
         normaliser: turns scores into weights; softmax by default.
 
+    Raises:
+        ValueError: a size that is none.
+
     Attributes:
         kinds: the kinds of memory that it is defined for; all, unless a subclass says otherwise.
         single_segment: whether it is defined over a memory of one segment alone, as is all that counts locations.
@@ -60,6 +64,7 @@ class Attention(nn.Module, ABC):
 
     def __init__(self, feature_dim: int, query_dim: int, normaliser: Normaliser | None = None) -> None:
         super().__init__()
+        require_sizes(feature_dim=feature_dim, query_dim=query_dim)
         self.feature_dim = feature_dim
         self.query_dim = query_dim
         self.normaliser = normaliser or Softmax()

@@ -16,6 +16,7 @@ from captioner.models.attention.normalisers import Normaliser
 from captioner.models.attention.scorers import AdditiveAttention
 from captioner.models.attention.wrapped import WrappedAttention
 from captioner.types import Attended, Memory
+from captioner.types.limits import require_shares
 
 SAMPLED = "sampled"
 """The note of a memory that says of each image, (B,) bool, whether this pass samples its locations."""
@@ -55,8 +56,7 @@ class HardAttention(WrappedAttention):
         normaliser: Normaliser | None = None,
     ) -> None:
         super().__init__(feature_dim, query_dim, scorer, normaliser)
-        if not 0 <= sampling_probability <= 1:
-            raise ValueError(f"sampling_probability {sampling_probability} must be from 0 to 1")
+        require_shares(sampling_probability=sampling_probability)
         if isinstance(self.scorer, HardAttention):
             raise ValueError("HardAttention cannot have HardAttention as its scorer: one draw is enough")
         if self.num_heads > 1:

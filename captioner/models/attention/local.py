@@ -17,6 +17,7 @@ from captioner.models.attention.normalisers import Normaliser
 from captioner.models.attention.scorers import GeneralAttention
 from captioner.models.attention.wrapped import WrappedAttention
 from captioner.types import Kind, Memory
+from captioner.types.limits import require_sizes
 
 
 class LocalAttention(WrappedAttention, ABC):
@@ -51,8 +52,7 @@ class LocalAttention(WrappedAttention, ABC):
         normaliser: Normaliser | None = None,
     ) -> None:
         super().__init__(feature_dim, query_dim, scorer, normaliser)
-        if window < 1:
-            raise ValueError(f"window {window} must be at least 1")
+        require_sizes(window=window)
         if isinstance(self.scorer, WrappedAttention):
             raise ValueError(
                 f"{type(self).__name__} cannot have {type(self.scorer).__name__} as its scorer: choose one that is no "

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from captioner.models.attention.base import NOT_PREPARED, Attention, Focus, for_products
 from captioner.models.attention.normalisers import Normaliser
 from captioner.types import Attended, Memory
+from captioner.types.limits import require_sizes
 
 
 class MultiHeadAttention(Attention):
@@ -40,7 +41,8 @@ class MultiHeadAttention(Attention):
         normaliser: Normaliser | None = None,
     ) -> None:
         super().__init__(feature_dim, query_dim, normaliser)
-        if num_heads < 1 or attention_dim % num_heads:
+        require_sizes(num_heads=num_heads, attention_dim=attention_dim)
+        if attention_dim % num_heads:
             raise ValueError(f"attention_dim {attention_dim} must be a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
         self.attention_dim = attention_dim

@@ -9,6 +9,7 @@ from captioner.models.attention.additive import AdditiveScorer
 from captioner.models.attention.base import Attention, Focus
 from captioner.models.attention.normalisers import Normaliser
 from captioner.types import Attended, Kind, Memory
+from captioner.types.limits import require_sizes
 
 
 class AdditiveAttention(AdditiveScorer):
@@ -157,6 +158,7 @@ class LocationAttention(Attention):
         normaliser: Normaliser | None = None,
     ) -> None:
         super().__init__(feature_dim, query_dim, normaliser)
+        require_sizes(num_locations=num_locations)
         self.num_locations = num_locations
         self.place = nn.Linear(query_dim, num_locations, bias=False)
 
@@ -210,6 +212,7 @@ class ScaledDotAttention(Attention):
         normaliser: Normaliser | None = None,
     ) -> None:
         super().__init__(feature_dim, query_dim, normaliser)
+        require_sizes(attention_dim=attention_dim)
         self.attention_dim = attention_dim
         self.key = nn.Linear(feature_dim, attention_dim, bias=False)
         self.query = nn.Linear(query_dim, attention_dim, bias=False)

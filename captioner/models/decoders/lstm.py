@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 from captioner.models.attention import Attention
 from captioner.models.attention.base import precise
 from captioner.models.decoders.base import RecurrentDecoder
 from captioner.types import Memory, State
+from captioner.types.limits import require_shares, require_sizes
 
 IMAGE_GATES = "image gates"
 """The note of a memory that holds what the whole image sends to the gates at every step."""
@@ -37,7 +39,7 @@ class LSTMDecoder(RecurrentDecoder):
         seen_dim: the size of the annotation vectors that attention sees.
 
     Raises:
-        ValueError: tied embeddings that do not fit.
+        ValueError: a number that is not possible, or tied embeddings that do not fit.
     """
 
     attention: Attention | None
@@ -57,6 +59,15 @@ class LSTMDecoder(RecurrentDecoder):
         project_dim: int | None,
     ) -> None:
         super().__init__()
+        require_sizes(
+            feature_dim=feature_dim,
+            vocab_size=vocab_size,
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+        )
+        if project_dim is not None:
+            require_sizes(project_dim=project_dim)
+        require_shares(dropout=dropout)
         if tie_embeddings and output_dim != embed_dim:
             raise ValueError(
                 f"tied embeddings need the output layer to read vectors of embed_dim {embed_dim}, here they have "
@@ -136,5 +147,7 @@ def orthogonal(weight: Tensor) -> None:
     Args:
         weight: (4H, H), changed in place; it may be some columns of a larger matrix.
     """
+    if has_torch_function((weight,)):  # as torch's own initialisers do, so that who loads weights can leave it out
+        return handle_torch_function(orthogonal, (weight,), weight)
     for block in weight.data.chunk(4):
         nn.init.orthogonal_(block)

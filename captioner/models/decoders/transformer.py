@@ -15,6 +15,7 @@ from captioner.models.attention import Attention, MultiHeadAttention
 from captioner.models.attention.base import NOT_PREPARED
 from captioner.models.decoders.base import Decoder, plan_steps
 from captioner.types import Attended, Memory, Reading, State, TeacherForced
+from captioner.types.limits import MOST_LAYERS, require_shares, require_sizes
 
 POSITIONS = ("sinusoidal", "learned")
 
@@ -63,6 +64,16 @@ class TransformerDecoder(Decoder):
         normalise_features: bool = False,
     ) -> None:
         super().__init__()
+        require_sizes(
+            feature_dim=feature_dim,
+            vocab_size=vocab_size,
+            model_dim=model_dim,
+            num_heads=num_heads,
+            feedforward_dim=feedforward_dim,
+            max_words=max_words,
+        )
+        require_sizes(MOST_LAYERS, num_layers=num_layers)
+        require_shares(dropout=dropout)
         if positions not in POSITIONS:
             raise ValueError(f"positions {positions!r} is not one of {', '.join(POSITIONS)}")
         if model_dim % num_heads or model_dim % 2:

@@ -6,6 +6,7 @@ Both libraries take seconds to import and most models need one of them at most, 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, fx, nn
 from captioner.models.encoders.base import Encoder
 from captioner.models.encoders.weights import PACKAGED, find_weights, load_by_name_or_order, read_state_dict
 from captioner.types import Memory
+from captioner.types.limits import require_sizes
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,7 +51,7 @@ class GridEncoder(Encoder):
 
     Raises:
         ValueError: an unknown name, layer, stage or weight source, with the choices; an output stride that the
-            network cannot have; a layer that gives no grid.
+            network cannot have; a layer that gives no grid; a mean or a deviation that is no number.
         RuntimeError: a download that failed, with the other ways to get weights.
     """
 
@@ -67,6 +69,8 @@ class GridEncoder(Encoder):
         std: tuple[float, float, float] | None = None,
     ) -> None:
         super().__init__()
+        if output_stride is not None:
+            require_sizes(output_stride=output_stride)
         self.name = name
         self.weights = weights
         self.layer = layer
@@ -87,6 +91,7 @@ class GridEncoder(Encoder):
             own_mean, own_std = PACKAGED[short_name].mean, PACKAGED[short_name].std
         self.mean = own_mean if mean is None else tuple(mean)
         self.std = own_std if std is None else tuple(std)
+        _require_channels(self.mean, self.std)
         self.register_buffer("_mean", torch.tensor(self.mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(self.std).view(3, 1, 1) * 255, persistent=False)
         _freeze(self.network, trainable_from)
@@ -114,6 +119,14 @@ class GridEncoder(Encoder):
             normalised = (pixels.to(self._mean.dtype) - self._mean) / self._std
             grid = self.network(normalised.contiguous(memory_format=torch.channels_last))  # (B, D, h, w)
         return Memory.from_grid(grid)
+
+
+def _require_channels(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """See that normalisation gives numbers."""
+    if len(mean) != 3 or not all(map(math.isfinite, mean)):
+        raise ValueError(f"mean must be three finite numbers, of red, green and blue; not {mean}")
+    if len(std) != 3 or not all(0 < each < math.inf for each in std):
+        raise ValueError(f"std must be three numbers above 0, of red, green and blue; not {std}")
 
 
 class _Features(nn.Module):

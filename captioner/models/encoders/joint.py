@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captioner.models.encoders.base import Encoder
 from captioner.types import Memory
+from captioner.types.limits import require_sizes
 
 
 class JointEncoder(Encoder):
@@ -26,11 +27,12 @@ class JointEncoder(Encoder):
         feature_dim: D, the common size.
 
     Raises:
-        ValueError: there are no encoders.
+        ValueError: there are no encoders, or a size that is none.
     """
 
     def __init__(self, encoders: list[Encoder], feature_dim: int = 512) -> None:
         super().__init__()
+        require_sizes(feature_dim=feature_dim)
         if not encoders:
             raise ValueError("a JointEncoder needs at least one encoder")
         self.encoders = cast("Sequence[Encoder]", nn.ModuleList(encoders))

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from captioner.models.encoders.base import Encoder
 from captioner.models.encoders.weights import COUNTER, find_weights, read_state_dict
 from captioner.types import Memory
+from captioner.types.limits import require_shares, require_sizes
 
 DETECTORS = (
     "fasterrcnn_mobilenet_v3_large_320_fpn",
@@ -89,7 +90,12 @@ class RegionEncoder(Encoder):
         num_classes: int = 91,
     ) -> None:
         super().__init__()
-        if not 1 <= min_regions <= num_regions:
+        require_sizes(num_regions=num_regions, min_regions=min_regions)
+        if resize is not None:
+            require_sizes(resize=resize)
+        require_sizes(least=2, num_classes=num_classes)
+        require_shares(score_threshold=score_threshold, nms_threshold=nms_threshold)
+        if min_regions > num_regions:
             raise ValueError(f"min_regions must lie between 1 and num_regions, {num_regions}; not {min_regions}")
         self.name = name
         self.weights = weights
@@ -196,10 +202,14 @@ class PrecomputedRegions(Encoder):
 
     Args:
         feature_dim: D of the file's features.
+
+    Raises:
+        ValueError: a size that is none.
     """
 
     def __init__(self, feature_dim: int) -> None:
         super().__init__()
+        require_sizes(feature_dim=feature_dim)
         self.feature_dim = feature_dim
 
     def forward(self, pixels: Tensor) -> Memory:

@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from captioner.models.encoders.base import Encoder
 from captioner.types import Memory
+from captioner.types.limits import MOST_LAYERS, require_shares, require_sizes
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 PAD_ID = 0
@@ -29,7 +30,7 @@ class WordEncoder(Encoder):
         dropout: on the word vectors, between layers and on the annotation vectors; the paper: none.
 
     Raises:
-        ValueError: an unknown cell.
+        ValueError: an unknown cell, or a number that is not possible.
     """
 
     def __init__(
@@ -42,6 +43,9 @@ class WordEncoder(Encoder):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        require_sizes(vocab_size=vocab_size, embed_dim=embed_dim, hidden_dim=hidden_dim)
+        require_sizes(MOST_LAYERS, num_layers=num_layers)
+        require_shares(dropout=dropout)
         if cell not in CELLS:
             raise ValueError(f"cell {cell!r} is not one of {', '.join(CELLS)}")
         self.vocab_size = vocab_size

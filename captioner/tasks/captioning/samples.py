@@ -15,6 +15,7 @@ from captioner.predictors import Captioner
 from captioner.tasks.captioning.photos import CaptionData
 from captioner.tasks.captioning.task import CaptioningTask
 from captioner.types import Batch, CaptionedImage, PackedImage
+from captioner.types.limits import require_sizes
 
 
 class SampleCaptions(pl.Callback):
@@ -22,9 +23,13 @@ class SampleCaptions(pl.Callback):
 
     Args:
         num_samples: how many validation photos, the first ones of the first process; 0 for none.
+
+    Raises:
+        ValueError: it is no such number.
     """
 
     def __init__(self, num_samples: int = 4) -> None:
+        require_sizes(least=0, num_samples=num_samples)
         self.num_samples = num_samples
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -126,6 +127,98 @@ def test_tensors_that_do_not_fit_together(tmp_path, images, change):
     save_file(tensors, path, metadata)
     with pytest.raises(RegionError, match="damaged"):
         RegionFile(path)
+
+
+def rewritten(path: Path, change) -> None:
+    """Change a file's metadata and tensors, and leave its checksums as they are."""
+    with safe_open(path, framework="pt") as file:
+        meta = json.loads(file.metadata()["captioner_regions"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(meta, tensors)
+    save_file(tensors, path, {"captioner_regions": json.dumps(meta)})
+
+
+def without_checksums(meta, tensors) -> None:
+    """As earlier versions, and others, write them."""
+    del meta["rows"], meta["checksum"]
+
+
+def exchange(meta, tensors) -> None:
+    meta["keys"][0], meta["keys"][1] = meta["keys"][1], meta["keys"][0]
+
+
+META = {
+    "exchanged keys": exchange,
+    "another detector": lambda meta, tensors: meta.update(made_with={"a": 2}),
+    "other checksums": lambda meta, tensors: meta["rows"].__setitem__(0, 1),
+    "fewer checksums": lambda meta, tensors: meta["rows"].pop(),
+    "another size": lambda meta, tensors: tensors["sizes"].__setitem__((0, 0), 7),
+    "no checksum": lambda meta, tensors: meta.pop("checksum"),
+    "a key of its own": lambda meta, tensors: (without_checksums(meta, tensors), meta.update(chekcsum=3)),
+    "keys that are no text": lambda meta, tensors: (without_checksums(meta, tensors), meta["keys"].__setitem__(0, 3)),
+    "no keys": lambda meta, tensors: (without_checksums(meta, tensors), meta.update(keys=None)),
+    "made with text": lambda meta, tensors: (without_checksums(meta, tensors), meta.update(made_with="text")),
+    "no made_with": lambda meta, tensors: (without_checksums(meta, tensors), meta.pop("made_with")),
+    "a format of text": lambda meta, tensors: meta.update(format="one"),
+    "starts that are no numbers": lambda meta, tensors: (
+        without_checksums(meta, tensors),
+        tensors.update(starts=tensors["starts"].double()),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", META.values(), ids=META)
+def test_whatever_is_changed_in_what_says_whose_rows_they_are(tmp_path, images, change):
+    path = tmp_path / "r.safetensors"
+    write_regions(path, images, {"a": 1})
+    rewritten(path, change)
+    with pytest.raises(RegionError, match=r"r\.safetensors: damaged") as caught:
+        RegionFile(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("name", ["features", "boxes", "scores"])
+def test_a_changed_row_is_noticed_by_file_and_image(tmp_path, images, name, dtype):
+    path = tmp_path / "r.safetensors"
+    write_regions(path, images, dtype=dtype)
+    rewritten(path, lambda meta, tensors: tensors[name][-1].mul_(0.5))
+    file, wanted = RegionFile(path), item("9.jpg", "x/9.jpg")
+    file.read("8.jpg")
+    with pytest.raises(
+        RegionError, match=r"r\.safetensors: the image '9\.jpg' has other regions than were written there"
+    ):
+        file.read("9.jpg")
+    with pytest.raises(ImageError, match=r"^x/9\.jpg: cannot be read from its features: .*r\.safetensors"):
+        file.load(wanted)
+
+
+@pytest.mark.parametrize("name", ["features", "boxes"])
+def test_numbers_that_are_not_finite_are_refused_in_files_of_others_too(tmp_path, images, name):
+    path = tmp_path / "r.safetensors"
+    write_regions(path, images)
+    rewritten(path, lambda meta, tensors: (without_checksums(meta, tensors), tensors[name][-1].fill_(torch.nan)))
+    file = RegionFile(path)
+    assert_same(file.read("3.jpg"), images["3.jpg"], torch.float16)
+    with pytest.raises(
+        RegionError, match=r"r\.safetensors: the image '9\.jpg' has features or boxes that are not finite"
+    ):
+        file.read("9.jpg")
+
+
+def test_what_is_cut_off_after_opening_is_an_error_too(tmp_path, images):
+    path = tmp_path / "r.safetensors"
+    write_regions(path, images)
+    file = RegionFile(path)
+    path.write_bytes(b"x")
+    with pytest.raises(RegionError, match=r"the image '9\.jpg' has no regions there: the file is damaged"):
+        file.read("9.jpg")
+
+
+def test_what_was_made_with_something_that_nobody_knows(tmp_path, pictures):
+    write_regions(tmp_path / "r.safetensors", {"0": random_regions(0)}, {"a": 1})
+    with pytest.raises(RegionError, match="made with something else: the format: None there, 1 here"):
+        RegionFile(tmp_path / "r.safetensors").require_for(Eyes(), TRANSFORM)
 
 
 def test_files_that_do_not_belong_together(tmp_path, images):

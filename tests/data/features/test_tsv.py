@@ -44,7 +44,7 @@ def test_damaged_lines_are_named_and_the_rest_is_converted(tmp_path):
         "invalid literal for int": good[0].replace(b"\t60\t", b"\tsixty\t"),
         "cannot reshape": good[0].replace(b"1\t60\t40\t2", b"5\t60\t40\t3"),
         "not (R, 5)": tsv_line(6, random_regions(1, dim=7)),
-        "up to nan": tsv_line(7, random_regions(1)._replace(features=torch.full((2, DIM), torch.nan))),
+        "not finite numbers": tsv_line(7, random_regions(1)._replace(features=torch.full((2, DIM), torch.nan))),
         "": good[1][:-30],  # cut short, as by a download
     }
     (tmp_path / "a.tsv").write_bytes(good[0] + b"".join(line.rstrip(b"\n") + b"\n" for line in bad.values()) + good[1])

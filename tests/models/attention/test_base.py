@@ -297,8 +297,8 @@ def test_a_sentinel_is_weighed_or_refused_as_the_table_says(cls):
     ("cls", "arguments", "message"),
     [
         (MultiHeadAttention, {"num_heads": 3, "attention_dim": 8}, "attention_dim 8 must be a multiple of num_heads 3"),
-        (MultiHeadAttention, {"num_heads": 0}, "num_heads 0"),
-        (LocalMonotonicAttention, {"window": 0}, "window 0 must be at least 1"),
+        (MultiHeadAttention, {"num_heads": 0}, "num_heads must be a whole number from 1 to .*, not 0"),
+        (LocalMonotonicAttention, {"window": 0}, "window must be a whole number from 1 to .*, not 0"),
         (LocalPredictiveAttention, {"scorer": HardAttention}, "cannot have HardAttention as its scorer"),
         (LocalPredictiveAttention, {"scorer": LocalMonotonicAttention}, "cannot have LocalMonotonicAttention"),
     ],

@@ -203,5 +203,5 @@ def test_scorers_that_nothing_can_be_drawn_by_are_refused(scorer, message):
 
 @pytest.mark.parametrize("probability", [-0.1, 1.1, math.nan])
 def test_a_probability_that_is_none_is_refused(probability):
-    with pytest.raises(ValueError, match="sampling_probability .* must be from 0 to 1"):
+    with pytest.raises(ValueError, match="sampling_probability must be a number from 0 to 1"):
         build(sampling_probability=probability)

@@ -1,15 +1,11 @@
-"""Training configs, and parts built of their sections. Paths of classes are read as they are today."""
+"""Configs as they lie in files and on the command line. Paths of classes are read as they are today."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captioner.specs import present_name, with_present_names
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
-
 
 PARSER_MODE = "captioner"  # by this name jsonargparse knows how we read configs
 
@@ -34,8 +30,8 @@ def register_parser_mode() -> str:
     return PARSER_MODE
 
 
-def read_config(path: str | Path) -> Any:
-    """What a YAML file holds, with the paths of classes as they are today.
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file holds.
 
     Raises:
         ValueError: it is no YAML file.
@@ -44,9 +40,14 @@ def read_config(path: str | Path) -> Any:
     import yaml
 
     try:
-        return with_present_names(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: dates that do not exist, other letters
         raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+
+
+def read_config(path: str | Path) -> Any:
+    """What a YAML file holds, with the paths of classes as they are today; errors as for `read_yaml`."""
+    return with_present_names(read_yaml(path))
 
 
 def data_arguments(config: Any) -> dict[str, Any]:
@@ -56,23 +57,7 @@ def data_arguments(config: Any) -> dict[str, Any]:
         KeyError, TypeError: it is no training config.
     """
     data = config["data"]
-    return data.get("init_args", {}) if "class_path" in data else data
-
-
-def instantiate(parser: ArgumentParser, values: dict[str, Any], where: str) -> Namespace:
-    """The parts that a parser makes of values.
-
-    Args:
-        parser: one that raises its errors.
-        values: by the names of its arguments.
-        where: the file that they are from, for the error.
-
-    Raises:
-        ValueError: they describe no such parts.
-    """
-    from jsonargparse import ArgumentError
-
-    try:
-        return parser.instantiate_classes(parser.parse_object(values))
-    except ArgumentError as error:
-        raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
+    arguments = data.get("init_args", {}) if "class_path" in data else data
+    if not isinstance(arguments, dict) or not all(isinstance(name, str) for name in arguments):
+        raise TypeError(f"data are arguments by their names, not {arguments!r}")
+    return arguments
