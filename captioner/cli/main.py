@@ -11,6 +11,7 @@ from importlib import import_module
 
 import captioner
 from captioner.cli.allocator import keep_freed_memory
+from captioner.cli.warned import warn_in_one_line
 
 COMMANDS = {
     "caption": "caption photos",
@@ -30,6 +31,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a sub-command; returns the exit status (2 for an error that stopped it)."""
     keep_freed_memory()
+    warn_in_one_line()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file's name that the terminal cannot show must not stop a run

@@ -38,6 +38,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from captioner.cli.arguments.training import fault
+from captioner.cli.warned import warn_in_one_line
 from captioner.configs import present_argument, register_parser_mode, require_parts
 from captioner.files import LockedError, locked, write_whole
 from captioner.tasks.captioning import (
@@ -270,6 +271,7 @@ NOISE = (  # what Lightning says of every run, and what is meant to be so
 def quieten() -> None:
     """Leave out the lines of Lightning's that tell a user nothing."""
     warnings.filterwarnings("ignore", message=f".*({'|'.join(NOISE)})")
+    warn_in_one_line()
     for library in ("pytorch_lightning", "lightning_fabric"):
         for handler in logging.getLogger(library).handlers:
             handler.addFilter(_is_no_noise)

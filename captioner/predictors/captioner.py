@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -19,6 +20,7 @@ from captioner.data.images import ImageSource, ImageTransform
 from captioner.data.sources.cached import CachedFeatures
 from captioner.data.sources.regions import StoredRegions
 from captioner.decoding import BeamSearch, Rules, Search
+from captioner.devices import EMULATED, has_bf16
 from captioner.predictors.caption import Alternative, Caption
 from captioner.predictors.device import find_device
 from captioner.predictors.maps import head_names, of_segment, per_word
@@ -40,7 +42,8 @@ class Captioner:
             paths then; None runs the encoder.
         regions: the file or folder of region features that holds all photos to come, likewise.
         precision: "fp32", or "bf16" for matrix products in bfloat16 (by autocast), about twice as fast where the
-            processor has them; captions may then differ where two are nearly as likely.
+            processor has units for them, and much slower elsewhere, as a warning says; captions may then differ where
+            two are nearly as likely.
 
     Raises:
         ValueError: there is no such device or precision here, both a cache and regions are given, or these are not for
@@ -68,6 +71,8 @@ class Captioner:
         self.precision = precision
         self.device = find_device(device)
         self.model.to(self.device)
+        if precision == "bf16" and not has_bf16(self.device):
+            warnings.warn(f"precision bf16: {EMULATED.format(device=self.device.type.upper())}", stacklevel=2)
 
     @property
     def reads_text(self) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -235,3 +237,14 @@ def test_a_sentence_without_words_does_not_stop_the_others(reader_of_sentences):
     results = list(reader_of_sentences.stream(["two boys", "...", "a dog"], wording=Wording(max_length=4)))
     assert [isinstance(result, InputError) for _, result in results] == [False, True, False]
     assert str(results[1][1]) == "'...': there are no words to read"
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_bf16_that_is_emulated_has_its_price_named(bundle, monkeypatch, units):
+    monkeypatch.setattr("captioner.predictors.captioner.has_bf16", lambda device: units)
+    emulated = pytest.warns(UserWarning, match="precision bf16: bf16 is emulated, as this CPU has no bfloat16 units")
+    with nullcontext() if units else emulated:
+        Captioner(bundle, "cpu", precision="bf16")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Captioner(bundle, "cpu")
