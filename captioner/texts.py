@@ -78,9 +78,10 @@ def read_yaml(path: str | Path) -> Any:
     """
     import yaml
 
+    text = read_text(path)
     try:
-        return yaml.safe_load(read_text(path))
-    except (yaml.YAMLError, RecursionError) as error:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
 
 

@@ -26,7 +26,7 @@ FLOORS = (
     ("at work", ("training", "predictors")),
     ("model files", ("checkpoint",)),
     ("parts and data", ("models", "decoding", "losses", "metrics", "heatmaps", "data")),
-    ("ground", ("types", "tokenizer", "specs", "configs", "files", "texts", "seeds", "devices", "progress", "version")),
+    ("ground", ("types", "tokenizer", "texts", "specs", "configs", "files", "seeds", "devices", "progress", "version")),
 )
 """From the top. A room may import those on lower floors, and those to its left on its own."""
 

@@ -38,7 +38,7 @@ PARTS = {"models", "decoding", "losses", "metrics", "heatmaps"}
 MAY_IMPORT = {
     **{room: set() for room in GROUND},
     "specs": {"types", "tokenizer"},
-    "configs": {"specs"},
+    "configs": {"specs", "texts"},
     "metrics": {"files", "texts"},
     "models": {"types"},
     "decoding": {"types", "devices"},

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from captioner.checkpoint.bundle import KEY, Bundle, CheckpointError, present_transform, require_known_format
-from captioner.configs import read_yaml
 from captioner.specs import describe_part
+from captioner.texts import read_yaml
 from captioner.tokenizer import Tokenizer
 from captioner.version import __version__
 

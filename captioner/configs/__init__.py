@@ -10,7 +10,6 @@ from captioner.configs.reading import (
     data_arguments,
     present_argument,
     read_config,
-    read_yaml,
     register_parser_mode,
 )
 
@@ -20,7 +19,6 @@ __all__ = [
     "instantiate",
     "present_argument",
     "read_config",
-    "read_yaml",
     "register_parser_mode",
     "require_parts",
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.specs import present_name, with_present_names
+from captioner.texts import read_yaml
 
 PARSER_MODE = "captioner"  # by this name jsonargparse knows how we read configs
 
@@ -28,21 +29,6 @@ def register_parser_mode() -> str:
     load = get_loader("yaml")
     set_loader(PARSER_MODE, lambda text: with_present_names(load(text)), (yaml.YAMLError,))
     return PARSER_MODE
-
-
-def read_yaml(path: str | Path) -> Any:
-    """What a YAML file holds.
-
-    Raises:
-        ValueError: it is no YAML file.
-        OSError: it cannot be read.
-    """
-    import yaml
-
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: dates that do not exist, other letters
-        raise ValueError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
 
 
 def read_config(path: str | Path) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from jsonargparse import ArgumentParser
 
-from captioner.configs import data_arguments, present_argument, read_config, read_yaml, register_parser_mode
+from captioner.configs import data_arguments, present_argument, read_config, register_parser_mode
 from captioner.training import Schedule, WarmupCosine
 
 
@@ -25,10 +25,9 @@ def test_paths_of_classes_are_those_of_today(tmp_path):
 @pytest.mark.parametrize("content", [b"data: [", b"\xff\xfe\x00", b"a: 2026-99-99", b"a: {{}: 1}", b"[" * 1200])
 def test_what_is_no_yaml_is_named(content, tmp_path):
     (tmp_path / "a.yaml").write_bytes(content)
-    for read in (read_config, read_yaml):
-        with pytest.raises(ValueError, match=r"a\.yaml: not a YAML file: ") as caught:
-            read(tmp_path / "a.yaml")
-        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"a\.yaml: not (a YAML file|UTF-8 text)") as caught:
+        read_config(tmp_path / "a.yaml")
+    assert "\n" not in str(caught.value)
 
 
 def test_data_have_arguments_in_either_form():
