@@ -188,7 +188,7 @@ class _Words:
 
     references: dict[int, list[str]]
     hypotheses: dict[int, list[str]]
-    wordless: list[Hashable]
+    wordless: Sequence[Hashable]
 
     @property
     def are_alike(self) -> bool:

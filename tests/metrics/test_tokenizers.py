@@ -116,6 +116,13 @@ def test_line_breaks_are_spaces(tokenizer):
     assert tokenizer.tokenize(captions) == words
 
 
+@pytest.mark.parametrize("caption", ["a <b\nr> dog", "a cat&#10;sits", "a\u2028b"])
+def test_words_stand_on_one_line(tokenizer, caption):
+    """METEOR's program reads lines."""
+    (words,) = tokenizer.tokenize([caption])
+    assert len(words.splitlines()) == 1
+
+
 def test_no_captions(tokenizer):
     assert tokenizer.tokenize([]) == []
 

@@ -24,7 +24,6 @@ from captioner.data.features.cache import FeatureCache
 from captioner.data.features.identity import differences, identity
 from captioner.data.features.regions import RegionFile
 from captioner.data.features.write_regions import RegionWriter
-from captioner.metrics import quick_score
 from captioner.predictors import load
 from captioner.specs import OLD_MODULES, present_name, public_name
 from captioner.types import CaptionedImage
@@ -110,7 +109,8 @@ def test_a_run_goes_on_to_the_weights_that_it_was_to_have(files, run, capsys):
 
 
 def test_a_run_is_exported_and_evaluated_by_its_config(files, capsys, monkeypatch):
-    monkeypatch.setattr("captioner.evaluation.captions.score", quick_score)
+    for module in ("java", "scores"):
+        monkeypatch.setattr(f"captioner.metrics.{module}.find_java", lambda: None)
     assert main(["export", "photos_run", "--output", "exported.safetensors"]) == 0
     exported = load("exported.safetensors", "cpu", regions="regions")
     assert [caption.text for caption in exported.caption(["photos/0.png"])] == [EXPECTED["photos_run"][0]["text"]]

@@ -48,6 +48,8 @@ def read_data(source: str) -> Reader | TextReader:
     Raises:
         FileNotFoundError, ValueError: neither of them, see `find_reader`.
     """
+    if not Path(source).exists():
+        raise FileNotFoundError(f"{source}: no such folder of data, and no such config")
     if not Path(source).is_file():
         return find_reader(source)
     from jsonargparse import ArgumentParser

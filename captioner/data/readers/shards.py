@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from captioner.data.readers.base import Reader
+from captioner.data.readers.base import Reader, require_there
 from captioner.data.shards import Copies, Shard, ShardError, ShardImage, find_shards, index_place, is_remote
 from captioner.data.shards.index import read_index
 from captioner.data.shards.marks import SUFFIX as MARK
@@ -76,6 +76,9 @@ class Shards(Reader):
         """
         folder = None if self.index is None else self.index.get(split)
         copies = None if self.copies is None else Copies(self.copies, int(self.copies_gb * 1e9))
+        home = os.path.dirname(self.shards[split])
+        if not is_remote(home) and not glob.has_magic(home) and "{" not in home:
+            require_there(home or ".", "shards")
         items: dict[int | str, CaptionedImage] = {}
         urls = find_shards(self.shards[split])
         for url, index in zip(urls, in_threads(lambda url: read_index(url, folder), urls, THREADS), strict=True):

@@ -15,6 +15,7 @@ from captioner.data.readers import (
     KarpathySplit,
     ParallelText,
     Reader,
+    Shards,
     find_reader,
 )
 from captioner.data.readers.base import usual_split
@@ -80,6 +81,7 @@ NOWHERE = {
     "folder": (CaptionFolder("nowhere/data"), "root"),
     "coco": (CocoCaptions({"train": "nowhere/data"}, {"train": "."}), "annotations"),
     "karpathy": (KarpathySplit("nowhere/data", "."), "annotations"),
+    "shards": (Shards({"train": "nowhere/data/train-*.tar"}), "shards"),
     "text": (ParallelText({"train": "nowhere/data"}), "files"),
     "two texts": (ParallelText({"train": ["nowhere/data", "nowhere/data"]}), "files"),
 }

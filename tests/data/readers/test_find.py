@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from reader_cases import touch
 
-from captioner.data.readers import find_reader
+from captioner.data.readers import find_reader, read_data
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"images": []}', '{"images": [{}]}', '{"images": [[]]}'])
@@ -22,3 +22,5 @@ def test_layouts_that_are_unknown(tmp_path):
     assert all(name in str(caught.value) for name in ("Flickr8k", "COCO", "Karpathy", "captions.csv"))
     with pytest.raises(FileNotFoundError, match="no such folder"):
         find_reader(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"mine\.yaml: no such folder of data, and no such config"):
+        read_data(str(tmp_path / "mine.yaml"))
