@@ -121,6 +121,19 @@ def coco(*ids, notes=()):
     }
 
 
+def test_coco_s_own_reader_finds_the_same(tmp_path):
+    from pycocotools.coco import COCO
+
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in (7, 3, 9)]
+    pairs = [(3, "a cat"), (7, "two dogs"), (3, "a tabby"), (7, "dogs")]
+    annotations = [{"id": n, "image_id": image, "caption": text} for n, (image, text) in enumerate(pairs)]
+    (tmp_path / "a.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    found, theirs = read_coco(tmp_path / "a.json", "annotations"), COCO(str(tmp_path / "a.json"))
+    assert list(found.images) == theirs.getImgIds()
+    for image, captions in found.captions.items():
+        assert captions == [annotation["caption"] for annotation in theirs.imgToAnns.get(image, [])]
+
+
 def test_coco(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(coco(5, 2.0, "x", notes=[(2, " two "), (5.0, "five"), (2, "zwei"), ("x", " ")])))
