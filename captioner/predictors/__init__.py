@@ -7,7 +7,7 @@ Reading order: `captioner.py` (the whole of it), `caption.py` (what comes out), 
 from captioner.predictors.caption import Alternative, Caption
 from captioner.predictors.captioner import SHIPPED_MODEL, BrokenModelError, Captioner, Precision, load
 from captioner.predictors.device import find_device
-from captioner.predictors.wording import Wording
+from captioner.predictors.wording import Wording, require_text
 
 __all__ = [
     "SHIPPED_MODEL",
@@ -19,4 +19,5 @@ __all__ = [
     "Wording",
     "find_device",
     "load",
+    "require_text",
 ]

@@ -24,7 +24,7 @@ from captioner.predictors.caption import Alternative, Caption
 from captioner.predictors.device import find_device
 from captioner.predictors.maps import head_names, of_segment, per_word
 from captioner.predictors.reading import MAX_THREADS, T, prefetch
-from captioner.predictors.wording import Wording, is_text
+from captioner.predictors.wording import Wording, is_text, require_text
 from captioner.types import AttentionMaps, InputError, Memory, Opened, Source, TeacherForced
 
 
@@ -203,8 +203,7 @@ class Captioner:
             ValueError: the caption has no words, or is no text.
             BrokenModelError: the model's log-probabilities are no numbers.
         """
-        if not is_text(text):
-            raise ValueError(f"the caption {text!r} is no text, but bytes or half a character: write it in UTF-8")
+        require_text("the caption", text)
         tokens = self.tokenizer.encode(text)
         if not tokens:
             raise ValueError(f"the caption {text!r} has no words")

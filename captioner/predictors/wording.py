@@ -13,6 +13,16 @@ def is_text(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
+def require_text(what: str, text: str) -> None:
+    """Refuse what is no text, see `is_text`.
+
+    Raises:
+        ValueError: it is none; says of what it was to be.
+    """
+    if not is_text(text):
+        raise ValueError(f"{what} {text!r} is no text, but bytes or half a character: write it in UTF-8")
+
+
 @dataclass(frozen=True)
 class Wording:
     """What captions must obey, in words; `decoding.constraints` says how.
@@ -42,8 +52,7 @@ class Wording:
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be a tuple of texts: ({getattr(self, name)!r},)")
             for text in getattr(self, name):
-                if not is_text(text):
-                    raise ValueError(f"{name}: {text!r} is no text, but bytes or half a character: write it in UTF-8")
+                require_text(name, text)
         if self.no_repeat < 0:
             raise ValueError(f"no_repeat={self.no_repeat} must be 0 (words may come again) or more")
         both = [(one, other) for one in self.required for other in self.forbidden if f" {other} " in f" {one} "]
