@@ -33,6 +33,9 @@ FLOORS = (
 ORDER = tuple(room for _, floor in reversed(FLOORS) for room in floor)
 """All rooms, each after those that it may import."""
 
+DOORS = {"__init__", "__main__"}
+"""The package's own files, which are in no room."""
+
 INSIDE = {"data": ("images", "shards", "features", "readers", "sources", "batches")}
 """Rooms within a room, in the order in which they may import."""
 
@@ -101,16 +104,16 @@ def full_name(module: str) -> str:
 
 
 def room_of(module: str) -> str:
-    """`data/images/opening.py` -> data; the package's own file is its door."""
+    """`data/images/opening.py` -> data; the package's own files are its doors."""
     return module.partition("/")[0].removesuffix(".py")
 
 
 def between_rooms(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """For each room the rooms that its modules import; the package's door is left out."""
+    """For each room the rooms that its modules import; the package's doors are left out."""
     found: dict[str, set[str]] = {room: set() for room in ORDER}
     for module, used in edges.items():
-        if room_of(module) != "__init__":
-            found[room_of(module)] |= {room_of(other) for other in used} - {room_of(module), "__init__"}
+        if room_of(module) not in DOORS:
+            found[room_of(module)] |= {room_of(other) for other in used} - {room_of(module)} - DOORS
     return found
 
 

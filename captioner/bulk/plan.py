@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captioner.bulk.work import KINDS, ImageList, Work
+from captioner.bulk.work import KINDS, ImageList, Work, place
 from captioner.data.shards import is_remote
 from captioner.decoding import Search
 from captioner.files import whole_file
@@ -128,10 +128,10 @@ class Plan:
     @classmethod
     def make(cls, folder: str | Path, settings: dict[str, Any], work: Iterable[Work]) -> Plan:
         """Write a plan; paths in it start at the current folder, wherever later runs are started."""
-        place = Path(folder)
+        output = Path(folder)
         head = {"version": PLAN_VERSION, "root": os.getcwd(), "settings": settings}
         lines = ({type(chunk).__name__: asdict(chunk)} for chunk in work)
-        with whole_file(place / PLAN, place / WORKSHOP) as file:
+        with whole_file(output / PLAN, output / WORKSHOP) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in chain([head], lines))
         return cls(folder)
 
@@ -191,10 +191,5 @@ def _sizes(root: str, work: Iterable[Work]) -> Counter[str]:
     sizes: Counter[str] = Counter()
     for chunk in work:
         for name, size in chunk.sizes.items():
-            sizes[_place(root, name)] += size
+            sizes[name if is_remote(name) else os.path.normpath(place(root, name))] += size
     return sizes
-
-
-def _place(root: str, name: str) -> str:
-    """A path made absolute, or a URL as it is."""
-    return name if is_remote(name) else os.path.normpath(os.path.join(root, name))

@@ -15,6 +15,11 @@ from captioner.data.shards import find_all, is_remote, is_shard, stream_shard
 from captioner.types import InputError
 
 
+def place(root: str, name: str) -> str:
+    """Where something is: a path that starts at `root`, or a URL as it is."""
+    return name if is_remote(name) else os.path.join(root, name)
+
+
 @dataclass(frozen=True)
 class ImageList:
     """Image files.
@@ -32,7 +37,7 @@ class ImageList:
 
     def open(self, root: str) -> Iterator[tuple[str, ImageSource]]:
         """Each image's name and what to open; paths start at `root`."""
-        return ((image, os.path.join(root, image)) for image in self.images)
+        return ((image, place(root, image)) for image in self.images)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class TableRows:
                 if first < self.stop and self.start < end:
                     column = file.read_row_group(group, [self.column]).column(0)
                     for path in column[max(self.start - first, 0) : self.stop - first].to_pylist():
-                        yield path or "", os.path.join(root, path or "")
+                        yield path or "", place(root, path or "")
                 first = end
 
 
@@ -90,8 +95,8 @@ class TarShard:
 
     def open(self, root: str) -> Iterator[tuple[str, ImageSource]]:
         """Each image's name, the shard's before it, and what to open; a path starts at `root`."""
-        place = self.shard if is_remote(self.shard) else os.path.join(root, self.shard)
-        return ((self.shard + str(image).removeprefix(place), image) for image in stream_shard(place))
+        shard = place(root, self.shard)
+        return ((self.shard + str(image).removeprefix(shard), image) for image in stream_shard(shard))
 
 
 Work = ImageList | TableRows | TarShard

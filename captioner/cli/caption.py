@@ -24,7 +24,7 @@ from captioner.cli.arguments.photos import (
     report,
 )
 from captioner.cli.arguments.search import add_num_best, add_search_arguments, find_search, find_wording
-from captioner.files import whole_text
+from captioner.files import held, kept, whole_text
 
 if TYPE_CHECKING:
     from captioner.predictors import Caption
@@ -82,27 +82,44 @@ def run(args: argparse.Namespace) -> int:
     paths, num_problems = find_inputs(args)
     if not paths:
         return 1
-    total = len(paths) if isinstance(paths, list) else None  # of shards it is known at their end
-    model = load_captioner(args, args.text)
-    results = model.stream(paths, search, wording, args.batch_size, args.num_best, maps=False)
-    interruption: BaseException | None = None
-    file = whole_text(args.output, newline="") if args.output else nullcontext(sys.stdout)
-    with ending_by_exception(), file as output:
-        write = _writer(args.output, output)
-        try:
-            with progress_bar("captioning", total, visible=bool(args.output)) as bar:
-                for path, result in results:
-                    if isinstance(result, InputError):
-                        num_problems += report([result], bar.say)
-                    else:
-                        write(str(path), result)
-                        output.flush()
-                    bar.advance()
-        except BaseException as error:
-            interruption = error  # once what is done is in its file
-    if interruption is not None:
-        raise interruption
+    with _held(args.output) if args.output else nullcontext(_nothing) as check:
+        model = load_captioner(args, args.text)
+        results = model.stream(paths, search, wording, args.batch_size, args.num_best, maps=False)
+        total = len(paths) if isinstance(paths, list) else None  # of shards it is known at their end
+        num_written = 0
+        interruption: BaseException | None = None
+        file = whole_text(args.output, newline="") if args.output else nullcontext(sys.stdout)
+        with ending_by_exception(), file as output:
+            write = _writer(args.output, output)
+            try:
+                with progress_bar("captioning", total, visible=bool(args.output)) as bar:
+                    for path, result in results:
+                        if isinstance(result, InputError):
+                            num_problems += report([result], bar.say)
+                        else:
+                            write(str(path), result)
+                            output.flush()
+                            num_written += 1
+                            check()
+                        bar.advance()
+            except BaseException as error:
+                if not num_written:
+                    raise  # what was there before stays
+                interruption = error  # once what is done is in its file
+        if interruption is not None:
+            raise interruption
     return 1 if num_problems else 0
+
+
+@contextmanager
+def _held(output: str) -> Iterator[Callable[[], None]]:
+    """Hold a file for writing, and make sure that its folder stays: gives what raises where it is gone."""
+    with held(output), kept(Path(output).parent) as check:
+        yield check
+
+
+def _nothing() -> None:
+    """What a run needs to check that writes no file."""
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from captioner.files import whole_file
+from captioner.files import kept, whole_file
 
 PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "rocket")  # CC0 or in the public domain, in scikit-image's wheel
 
@@ -24,11 +24,13 @@ def run(args: argparse.Namespace) -> int:
     from captioner.predictors import load
 
     folder = Path(args.output)
-    paths = write_photos(folder / "photos")
-    captioner = load()
-    for path, caption in zip(paths, captioner.caption(paths), strict=True):
-        export(open_image(path), caption.maps, folder / "maps" / path.stem, caption.text)
-        print(f"{path}: {caption.text}")
+    with kept(folder) as check:
+        paths = write_photos(folder / "photos")
+        captioner = load()
+        for path, caption in zip(paths, captioner.caption(paths), strict=True):
+            check()
+            export(open_image(path), caption.maps, folder / "maps" / path.stem, caption.text)
+            print(f"{path}: {caption.text}")
     print(f"maps of every word: {folder / 'maps'}/*.png, .gif, .npz, .json")
     return 0
 

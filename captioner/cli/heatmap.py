@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli.arguments.photos import add_model_arguments, add_paths, find_inputs, load_captioner, report
 from captioner.cli.arguments.search import add_search_arguments, find_search, find_wording
+from captioner.files import kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from captioner.predictors import Caption, Captioner
     from captioner.types import InputError, PackedImage
@@ -37,10 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw the photos; 1 if some could not be read."""
     from captioner.heatmaps import output_stems
+    from captioner.predictors import require_text
     from captioner.progress import progress_bar
     from captioner.types import InputError
 
     search, wording = find_search(args), find_wording(args)
+    if args.caption is not None:
+        require_text("--caption", args.caption)
     found, num_problems = find_inputs(args)
     paths = list(found)  # all of them: which stems are free depends on the others
     if not paths:
@@ -57,11 +62,15 @@ def run(args: argparse.Namespace) -> int:
         if unknown:
             print(f"captioner: the model does not know {unknown}: it reads the unknown word there", file=sys.stderr)
     num_drawn = 0
-    with progress_bar("drawing", len(paths)) as bar:
+    folder = ExitStack()
+    check: Callable[[], None] | None = None
+    with folder, progress_bar("drawing", len(paths)) as bar:
         for (path, result), stem in zip(results, stems, strict=True):
             try:
                 if isinstance(result, InputError):
                     raise result
+                check = check or folder.enter_context(kept(args.output))  # made for the first of them
+                check()
                 _draw(path, result, stem, args)
                 num_drawn += 1
             except InputError as error:

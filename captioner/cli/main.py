@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             reason = f"{error.filename}: {error.strerror}"
+        elif isinstance(error, UnicodeEncodeError):
+            reason = f"{error.object!r}: no file can be called so, and no text be written so: {error.reason}"
         print(f"captioner: error: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captioner.decoding.common import Lookout, best_distinct, start_sizes
+from captioner.decoding.common import MAX_SEQUENCES, Lookout, best_distinct, start_sizes
 from captioner.decoding.rules import Rules
 from captioner.types import Found, State, Step
+
+MAX_LENGTH_PENALTY = 50
+"""Past it a long caption's length, raised to it, would be no number; 1 is a mean already."""
 
 
 @torch.no_grad()
@@ -104,14 +108,16 @@ def beam_search(
 
 def check_beams(beam_size: int, length_penalty: float, num_groups: int, diversity: float) -> None:
     """Refuse sizes and strengths that make no beam search."""
-    if beam_size < 1:
-        raise ValueError(f"beam_size={beam_size} must be 1 or more")
-    if length_penalty < 0:
-        raise ValueError(f"length_penalty={length_penalty} must be 0 (no normalisation) or more")
+    if not 1 <= beam_size <= MAX_SEQUENCES:
+        raise ValueError(f"beam_size={beam_size} must be 1 or more, and {MAX_SEQUENCES:,} at most")
+    if not 0 <= length_penalty <= MAX_LENGTH_PENALTY:  # also false for NaN
+        raise ValueError(
+            f"length_penalty={length_penalty} must be 0 (no normalisation) or more, and {MAX_LENGTH_PENALTY} at most"
+        )
     if num_groups < 1 or beam_size % num_groups:
         raise ValueError(f"num_groups={num_groups} must divide beam_size={beam_size}: all groups are of one size")
-    if diversity < 0:
-        raise ValueError(f"diversity={diversity} must be 0 (groups do not look at one another) or more")
+    if not (diversity >= 0 and math.isfinite(diversity)):
+        raise ValueError(f"diversity={diversity} must be 0 (groups do not look at one another) or more, and finite")
 
 
 class Beams(NamedTuple):

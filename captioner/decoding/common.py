@@ -11,6 +11,9 @@ from torch import Tensor
 from captioner.devices import fetched
 from captioner.types import Found, State
 
+MAX_SEQUENCES = 10_000
+"""Beams, or samples, of an image: more are a slip, and would take all memory."""
+
 STEPS_BEHIND = {"cuda": 2}
 """How many steps after it was asked for an answer is read, by the kind of device; at once where nothing is said."""
 

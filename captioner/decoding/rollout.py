@@ -29,7 +29,8 @@ def roll_out(step: Step, state: State, rules: Rules, choose: Choose) -> Found:
         choose: picks the next words.
 
     Returns:
-        K captions of each image, in the order of the state's sequences; scores are log-probabilities.
+        K captions of each image, in the order of the state's sequences; scores are log-probabilities. They are no
+        numbers where the model's are none.
     """
     num_images, num_sequences, device = state_sizes(state)
     tokens = torch.full((num_images, num_sequences, 1), rules.bos_id, device=device)
@@ -44,8 +45,10 @@ def roll_out(step: Step, state: State, rules: Rules, choose: Choose) -> Found:
         next_log_probs = rules.log_probs(logits, tokens[:, :, 1:])
         words = choose(next_log_probs)  # (B, K)
         gained = next_log_probs.gather(-1, words[..., None])[..., 0]
+        likeliest = next_log_probs.amax(dim=-1)  # no number where the model's are none, whatever word was picked
+        gained = torch.where(likeliest.isnan(), likeliest, gained)
         ends = words == rules.eos_id
-        taken = ~stopped & (gained > -torch.inf) & (ends | (num_words < rules.max_length))
+        taken = ~stopped & (gained != -torch.inf) & (ends | (num_words < rules.max_length))
 
         log_probs = torch.where(taken, log_probs + gained, log_probs)
         lengths = lengths + (taken & ~ends)

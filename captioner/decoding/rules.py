@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+MAX_WORDS = 100_000
+"""Words of a caption: more are a slip, and would take all memory."""
+
 
 class Constraint(ABC):
     """Something that every caption must obey; `Rules` takes any number of them.
@@ -84,6 +87,8 @@ class Rules:
                 f"min_length={self.min_length} and max_length={self.max_length} leave no caption: "
                 "choose 0 <= min_length <= max_length, and max_length at least 1"
             )
+        if self.max_length > MAX_WORDS:
+            raise ValueError(f"max_length={self.max_length} must be {MAX_WORDS:,} at most")
         if self.eos_id in self.never:
             raise ValueError(f"never={self.never} holds the end word, eos_id={self.eos_id}: take it out")
         for constraint in self.constraints:

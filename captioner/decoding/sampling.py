@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from captioner.decoding.common import start_sizes
+from captioner.decoding.common import MAX_SEQUENCES, start_sizes
 from captioner.decoding.rollout import roll_out
 from captioner.decoding.rules import Rules
 from captioner.types import Found, State, Step
@@ -60,8 +60,8 @@ def sample(
 
 def check_sampling(num_samples: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Refuse what nothing can be drawn with."""
-    if num_samples < 1:
-        raise ValueError(f"num_samples={num_samples} must be 1 or more")
+    if not 1 <= num_samples <= MAX_SEQUENCES:
+        raise ValueError(f"num_samples={num_samples} must be 1 or more, and {MAX_SEQUENCES:,} at most")
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(
             f"temperature={temperature} must be above 0 and finite; GreedySearch takes the likeliest words"

@@ -158,6 +158,8 @@ class Sampling(Search):
     def __post_init__(self) -> None:
         """Refuse what nothing can be drawn with."""
         check_sampling(self.num_samples, self.temperature, self.top_k, self.top_p)
+        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed={self.seed} must lie between -2**63 and 2**64 - 1, or be None for new numbers")
 
     @property
     def max_captions(self) -> int:

@@ -23,7 +23,7 @@ from captioner.types import AttentionMaps, GridMaps, Kind, RegionMaps, WordMaps
 def export(
     photo: Image.Image | None,
     maps: AttentionMaps,
-    stem: Path,
+    stem: str | Path,
     caption: str,
     smooth: bool = True,
     shared_scale: bool = False,
@@ -56,6 +56,7 @@ def export(
         OSError: where a file cannot be written.
     """
     check(photo, maps)
+    stem = Path(stem)
     arrays: dict[str, Any] = _arrays(maps)
     pictures = {".png": figure(photo, maps, caption, smooth, shared_scale)}
     if maps.heads is not None:
@@ -71,7 +72,7 @@ def export(
     return files
 
 
-def read_maps(path: Path) -> AttentionMaps:
+def read_maps(path: str | Path) -> AttentionMaps:
     """The maps in an `.npz` file that `export` wrote; one without a `kind` is of a grid.
 
     Raises:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +22,8 @@ def output_stems(paths: Sequence[str | Path], output: Path) -> list[Path]:
     `x.png` (files `x.jpg.gif`, `x.png.gif`, ...). So does a photo that an output would overwrite, as where
     `x.png` lies in `output` itself. Names that differ in case or Unicode composition alone count as the
     same, as they do on many file systems; where nothing else tells two photos apart they are numbered. A
-    photo that is given twice gets one stem.
+    photo that is given twice gets one stem. Of a URL the host is the first folder, and of what follows its path
+    (`?size=large`) the name has a digest.
 
     Args:
         paths: photo files.
@@ -32,7 +35,7 @@ def output_stems(paths: Sequence[str | Path], output: Path) -> list[Path]:
     Raises:
         ValueError: for a path without a file name.
     """
-    photos = [Path(os.path.abspath(path)) for path in paths]
+    photos = [_place(str(path)) for path in paths]
     for path, photo in zip(paths, photos, strict=True):
         if not photo.name:
             raise ValueError(f"{str(path)!r} names no file; give the path of a photo")
@@ -43,6 +46,19 @@ def output_stems(paths: Sequence[str | Path], output: Path) -> list[Path]:
         taken.update(_files(stem))
         stems[photo] = stem
     return [stems[photo] for photo in photos]
+
+
+def _place(path: str) -> Path:
+    """A photo's path from the root on; a URL made one."""
+    scheme, is_url, rest = path.partition("://")
+    if not is_url or os.path.exists(path):
+        return Path(os.path.abspath(path))
+    own = re.split("[?#]", rest, maxsplit=1)[0]
+    place = Path(os.path.abspath(f"/{scheme}/{own}"))
+    if own != rest:
+        digest = hashlib.sha256(rest.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+        place = place.with_name(f"{place.stem}-{digest}{place.suffix}")
+    return place
 
 
 def _distinct_places(photos: list[Path]) -> dict[Path, Path]:

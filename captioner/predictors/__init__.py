@@ -5,8 +5,19 @@ Reading order: `captioner.py` (the whole of it), `caption.py` (what comes out), 
 """
 
 from captioner.predictors.caption import Alternative, Caption
-from captioner.predictors.captioner import SHIPPED_MODEL, Captioner, Precision, load
+from captioner.predictors.captioner import SHIPPED_MODEL, BrokenModelError, Captioner, Precision, load
 from captioner.predictors.device import find_device
-from captioner.predictors.wording import Wording
+from captioner.predictors.wording import Wording, require_text
 
-__all__ = ["SHIPPED_MODEL", "Alternative", "Caption", "Captioner", "Precision", "Wording", "find_device", "load"]
+__all__ = [
+    "SHIPPED_MODEL",
+    "Alternative",
+    "BrokenModelError",
+    "Caption",
+    "Captioner",
+    "Precision",
+    "Wording",
+    "find_device",
+    "load",
+    "require_text",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,8 +26,13 @@ from captioner.predictors.caption import Alternative, Caption
 from captioner.predictors.device import find_device
 from captioner.predictors.maps import head_names, of_segment, per_word
 from captioner.predictors.reading import MAX_THREADS, T, prefetch
-from captioner.predictors.wording import Wording
+from captioner.predictors.wording import Wording, is_text, require_text
 from captioner.types import AttentionMaps, InputError, Memory, Opened, Source, TeacherForced
+
+
+class BrokenModelError(ValueError):
+    """A model whose log-probabilities are no numbers."""
+
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "assets" / "flickr8k.safetensors"
 Precision = Literal["fp32", "bf16"]
@@ -44,6 +50,7 @@ class Captioner:
         precision: "fp32", or "bf16" for matrix products in bfloat16 (by autocast), about twice as fast where the
             processor has units for them, and much slower elsewhere, as a warning says; captions may then differ where
             two are nearly as likely.
+        name: what the model is called in errors: its file.
 
     Raises:
         ValueError: there is no such device or precision here, both a cache and regions are given, or these are not for
@@ -58,7 +65,9 @@ class Captioner:
         cache: str | Path | None = None,
         regions: str | Path | None = None,
         precision: Precision = "fp32",
+        name: str = "this model",
     ) -> None:
+        self.name = name
         if cache is not None and regions is not None:
             raise ValueError("features come from a cache or from a file of regions, not from both")
         if precision not in get_args(Precision):
@@ -105,7 +114,8 @@ class Captioner:
         """Caption photos (or, with a model that reads sentences, sentences).
 
         Args:
-            images: paths, PIL images, arrays (H, W, 3) or bytes of image files; or a single one. Sentences as they are.
+            images: paths, URLs, open files, bytes of image files, PIL images or arrays (H, W, 3), see `open_image`; or
+                a single one. Sentences as they are.
             search: how to search; by default 5 beams with a length penalty of 0.7, see `BeamSearch`.
             wording: what captions must obey; by default 1 to 30 words.
             batch_size: photos that go through the model together.
@@ -117,6 +127,7 @@ class Captioner:
 
         Raises:
             InputError: a photo cannot be read; see `stream` to go on with the others.
+            BrokenModelError: the model's log-probabilities are no numbers.
             ValueError: sizes, lengths or words that are not possible.
         """
         if isinstance(images, ImageSource):
@@ -194,8 +205,10 @@ class Captioner:
 
         Raises:
             InputError: the photo cannot be read.
-            ValueError: the caption has no words.
+            ValueError: the caption has no words, or is no text.
+            BrokenModelError: the model's log-probabilities are no numbers.
         """
+        require_text("the caption", text)
         tokens = self.tokenizer.encode(text)
         if not tokens:
             raise ValueError(f"the caption {text!r} has no words")
@@ -203,6 +216,7 @@ class Captioner:
         with self.computing():
             memory = self._encode([photo])
             output, (log_prob,) = self._follow(memory, [[*tokens, self.tokenizer.eos_id]])
+        self._require_finite([log_prob])
         return self._caption(self.tokenizer.align(text), log_prob, memory, output, 0, photo)
 
     @contextmanager
@@ -214,6 +228,8 @@ class Captioner:
 
     def read(self, image: ImageSource) -> Opened:
         """Open a photo, or take a sentence, and make it ready for the encoder."""
+        if self.reads_text and isinstance(image, str) and not is_text(image):
+            raise InputError(repr(image), "is no text, but bytes or half a character: write it in UTF-8")
         return self.source.open(image)
 
     def _encode(self, photos: Sequence[Opened]) -> Memory:
@@ -230,6 +246,8 @@ class Captioner:
         with self.computing():
             memory = self._encode(photos)
             found = search(*self.model.decoder.begin(memory), rules, num_best)
+            for hypotheses in found:  # a search may find nothing among what are no numbers
+                self._require_finite([hypothesis.log_prob for hypothesis in hypotheses] or [math.nan])
             best = [hypotheses[0] for hypotheses in found]
             told = [[*caption.tokens, end] if caption.finished else caption.tokens for caption in best]
             output = self._follow(memory, told)[0] if maps else None
@@ -239,6 +257,19 @@ class Captioner:
             spans = self.tokenizer.spans(first.tokens)
             captions.append(self._caption(spans, first.log_prob, memory, output, row, photo, others))
         return captions
+
+    def _require_finite(self, log_probs: Iterable[float]) -> None:
+        """Refuse log-probabilities that are no numbers, which no caption is worth reading with.
+
+        Raises:
+            BrokenModelError: one is not finite.
+        """
+        for log_prob in log_probs:
+            if not math.isfinite(log_prob):
+                raise BrokenModelError(
+                    f"{self.name}: gives a caption with the log-probability {log_prob}: its weights are damaged, or "
+                    f"its numbers grow too large for {self.precision}"
+                )
 
     def _follow(self, memory: Memory, captions: Sequence[Sequence[int]]) -> tuple[TeacherForced, list[float]]:
         """One teacher-forced pass over a caption per image.
@@ -310,4 +341,5 @@ def load(
         CheckpointError: the file is no model, damaged or newer.
         ValueError: there is no such device or precision here.
     """
-    return Captioner(load_model(SHIPPED_MODEL if path is None else path, trust), device, cache, regions, precision)
+    path = SHIPPED_MODEL if path is None else path
+    return Captioner(load_model(path, trust), device, cache, regions, precision, str(path))

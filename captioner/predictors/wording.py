@@ -8,6 +8,21 @@ from captioner.decoding import Constraint, ForbiddenWords, NoBadEndings, NoRepea
 from captioner.tokenizer import Tokenizer
 
 
+def is_text(text: str) -> bool:
+    """Whether all characters are whole: bytes on a command line that are not UTF-8 come as halves of some."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def require_text(what: str, text: str) -> None:
+    """Refuse what is no text, see `is_text`.
+
+    Raises:
+        ValueError: it is none; says of what it was to be.
+    """
+    if not is_text(text):
+        raise ValueError(f"{what} {text!r} is no text, but bytes or half a character: write it in UTF-8")
+
+
 @dataclass(frozen=True)
 class Wording:
     """What captions must obey, in words; `decoding.constraints` says how.
@@ -32,10 +47,14 @@ class Wording:
     bad_endings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a text in place of several, and what is both required and forbidden."""
+        """Refuse a text in place of several, what is no text, and what is both required and forbidden."""
         for name in ("forbidden", "required", "bad_endings"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be a tuple of texts: ({getattr(self, name)!r},)")
+            for text in getattr(self, name):
+                require_text(name, text)
+        if self.no_repeat < 0:
+            raise ValueError(f"no_repeat={self.no_repeat} must be 0 (words may come again) or more")
         both = [(one, other) for one in self.required for other in self.forbidden if f" {other} " in f" {one} "]
         if both:
             raise ValueError("{!r} is required, and {!r} is forbidden".format(*both[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -141,3 +142,33 @@ def test_a_table_that_shrank_stops_the_run(album, tmp_path, make_plan, job):
     write_table(tmp_path / "t.parquet", image=[str(album / "grey.png")] * 4)
     [done] = caption_all(plan, job)
     assert "has 4 rows, and had more when it was planned" in done.failure
+
+
+def test_a_model_of_no_numbers_stops_the_run(album, broken_model, make_plan):
+    job = Job(str(broken_model), BeamSearch(3), Wording(), device="cpu")
+    plan = make_plan(find_work([str(album)], 50)[0], job)
+    (done,) = caption_all(plan, job)
+    assert done.failure.startswith(f"chunk 0: {broken_model}: gives a caption with the log-probability nan")
+    assert "\n" not in done.failure
+    assert not list(plan.folder.glob("part-*"))
+
+
+def test_photos_at_urls_are_captioned(album, tmp_path, make_plan, job):
+    url = f"file://{album / 'grey.png'}"
+    table = write_table(tmp_path / "t.parquet", image=[url, str(album / "grey.png")])
+    work, problems = find_work([url, table], 5)
+    assert problems == []
+    plan = make_plan(work)
+    assert [chunk.errors for chunk in caption_all(plan, job)] == [0, 0]
+    rows = rows_of(plan)
+    assert [row["image"] for row in rows] == [url, url, str(album / "grey.png")]
+    assert len({row["caption"] for row in rows}) == 1
+    assert plan.num_new(work) == 0
+
+
+def test_an_output_folder_that_vanished_is_a_failure_and_is_not_made_anew(album, make_plan, job):
+    plan = make_plan(find_work([str(album)], 50)[0])
+    shutil.rmtree(plan.folder)
+    (done,) = [Done(**Worker(plan, job)(chunk._asdict())) for chunk in plan.chunks]
+    assert "No such file" in done.failure
+    assert not plan.folder.exists()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 
 import captioner
 from captioner.cli.main import main
 from captioner.decoding import BeamSearch
+from captioner.files import held
 from captioner.predictors import Captioner, load
 
 SCRIPTS = Path(captioner.__file__).parents[1] / "scripts"
@@ -165,3 +168,96 @@ def test_a_reader_that_leaves_early(run, album, monkeypatch):
         monkeypatch.setattr(sys, "stdout", broken_pipe)
         status, _, err = run(album / "grey.png")
     assert (status, err) == (1, [])
+
+
+def test_two_runs_into_one_file(run, album, tmp_path):
+    """The second one is told, and neither's captions are lost."""
+    with held(tmp_path / "out.jsonl"):
+        status, out, err = run(album / "grey.png", "--output", tmp_path / "out.jsonl")
+        reason = "another process is writing to it; wait until it has finished"
+        assert (status, out, err) == (2, [], [f"captioner: error: {tmp_path / 'out.jsonl'}: {reason}"])
+        assert run(album / "grey.png", "--output", tmp_path / "other.jsonl")[0] == 0
+    assert run(album / "grey.png", "--output", tmp_path / "out.jsonl")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.jsonl", "out.jsonl"]
+
+
+def test_an_output_folder_that_vanishes(run, album, good_names, tmp_path, monkeypatch):
+    folder, stream, seen = tmp_path / "out", Captioner.stream, []
+
+    def vanishing(self, *arguments, **options):
+        for number, result in enumerate(stream(self, *arguments, **options)):
+            if number == 1:
+                shutil.rmtree(folder)
+            seen.append(number)
+            yield result
+
+    monkeypatch.setattr(Captioner, "stream", vanishing)
+    status, _, err = run(*(album / name for name in good_names), "--output", folder / "out.csv")
+    reason = "the folder was removed while a command was writing to it: what it held is lost"
+    assert (status, err) == (2, [f"captioner: error: {folder}: {reason}"])
+    assert seen == [0, 1]
+    assert not folder.exists()
+
+
+def test_a_model_of_no_numbers_leaves_the_old_output(album, tmp_path, broken_model, capsys):
+    (tmp_path / "out.jsonl").write_text("old")
+    arguments = ["caption", str(album / "grey.png"), "--model", str(broken_model), "--device", "cpu"]
+    for more in ([], ["--output", str(tmp_path / "out.jsonl")], ["--search", "sample"], ["--search", "greedy"]):
+        assert main([*arguments, *more]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(
+            f"captioner: error: {broken_model}: gives a caption with the log-probability nan: its weights"
+        )
+        assert len(err.splitlines()) == 1
+    assert (tmp_path / "out.jsonl").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        *[(("--length-penalty", value), "length_penalty=") for value in ("nan", "inf", "-1", "1e308")],
+        *[(("--search", "diverse", "--diversity", value), "diversity=") for value in ("nan", "inf", "-1")],
+        *[(("--search", "sample", "--temperature", value), "temperature=") for value in ("nan", "inf", "0")],
+        *[(("--search", "sample", "--top-p", value), "top_p=") for value in ("nan", "0", "1.1")],
+        (("--search", "sample", "--seed", 10**20), "seed=100000000000000000000 must lie between"),
+        (("--search", "sample", "--num-best", 10**6), "num_samples=1000000 must be 1 or more, and 10,000 at most"),
+        (("--beam-size", 10**6), "beam_size=1000000 must be 1 or more, and 10,000 at most"),
+        (("--max-length", 10**6), "max_length=1000000 must be 100,000 at most"),
+        (("--min-length", -5), "min_length=-5 and max_length=30 leave no caption"),
+        (("--no-repeat", -1), "no_repeat=-1 must be 0"),
+        (("--require", "\udcff"), "required '\\udcff' is no text, but bytes or half a character: write it in UTF-8"),
+        (("--forbid", "a \ud800"), "forbidden 'a \\ud800' is no text"),
+        (("--no-ending", "\udcff"), "bad_endings '\\udcff' is no text"),
+        (("--output", "\ud800.csv"), "'\\ud800.csv': no file can be called so"),
+    ],
+)
+def test_arguments_out_of_range(run, album, arguments, reason):
+    status, out, err = run(album / "grey.png", *arguments)
+    assert (status, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("captioner: error: ")
+    assert reason in err[0]
+
+
+def test_photos_that_no_suffix_names_and_those_not_read(run, album, tmp_path):
+    shutil.copy(album / "grey.png", tmp_path / "grey")
+    for name, head in (
+        ("a.heic", b""),
+        ("b.jxl", b"\0\0\0\x0cJXL \r\n\x87\n"),
+        ("notes.txt", b"text"),
+        ("c.xmp", b"<x>"),
+    ):
+        (tmp_path / name).write_bytes(head)
+    status, out, err = run(tmp_path)
+    assert status == 1
+    assert [line.partition(": ")[0] for line in out] == [str(tmp_path / "grey")]
+    assert [line.split(": ")[1] for line in err] == [str(tmp_path / name) for name in ("a.heic", "b.jxl")]
+
+
+def test_photos_at_urls(run, album):
+    fsspec.filesystem("memory").pipe("/photos/grey.png", (album / "grey.png").read_bytes())
+    status, out, err = run("memory://photos/grey.png", f"file://{album / 'grey.png'}", "memory://photos/none.png")
+    assert status == 1
+    assert [line.partition(".png: ")[0] for line in out] == ["memory://photos/grey", f"file://{album / 'grey'}"]
+    assert len({line.rpartition(": ")[2] for line in out}) == 1
+    assert err == ["captioner: memory://photos/none.png: there is no such file"]

@@ -118,3 +118,31 @@ def test_an_output_that_cannot_be_written(run, album, tmp_path):
     status, err = run(album / "grey.png", "--output", tmp_path / "file")
     assert (status, len(err)) == (2, 1)
     assert err[0].startswith("captioner: error: ")
+
+
+def test_an_output_folder_that_vanishes(run, album, tmp_path, monkeypatch):
+    """The files that come later do not stand for those that are gone."""
+    folder, drawn = tmp_path / "maps", []
+
+    def draw(*arguments):
+        drawn.append(1)
+        shutil.rmtree(folder)
+
+    monkeypatch.setattr("captioner.cli.heatmap._draw", draw)
+    status, err = run(album / "grey.png", album / "tiny.bmp", "--output", folder)
+    assert (status, drawn) == (2, [1])
+    assert err[-1] == (
+        f"captioner: error: {folder}: the folder was removed while a command was writing to it: what it held is lost"
+    )
+
+
+def test_a_caption_that_is_no_text(run, album, tmp_path):
+    status, err = run(album / "grey.png", "--output", tmp_path, "--caption", "a \udcff")
+    reason = "is no text, but bytes or half a character: write it in UTF-8"
+    assert (status, err) == (2, [f"captioner: error: --caption 'a \\udcff' {reason}"])
+
+
+def test_a_url_is_drawn(run, album, tmp_path):
+    assert run(f"file://{album / 'grey.png'}?x", "--output", tmp_path)[0] == 1  # a path on this disk has no query
+    assert run(f"file://{album / 'grey.png'}", "--output", tmp_path)[0] == 0
+    assert (tmp_path / "grey.npz").exists()

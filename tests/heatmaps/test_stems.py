@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,21 @@ def test_outputs_never_meet_one_another_nor_a_photo_nor_leave_their_folder(tmp_p
 def test_a_path_without_a_name_is_refused():
     with pytest.raises(ValueError, match="names no file"):
         output_stems(["/"], Path("out"))
+
+
+def test_urls_have_stems(tmp_path):
+    """A long query is not part of a file's name, but tells two photos apart."""
+    urls = [
+        "https://host/a/x.jpg",
+        "s3://bucket/b/y.jpg",
+        "https://host/z.jpg?signature=" + "s" * 300,
+        "https://host/z.jpg#2",
+    ]
+    stems = output_stems([*urls, urls[2]], tmp_path)
+    assert stems[:2] == [tmp_path / "x", tmp_path / "y"]
+    assert all(re.fullmatch("z-[0-9a-f]{8}", stem.name) for stem in stems[2:])
+    assert stems[2] == stems[4] != stems[3]
+    assert output_stems(["https://host/a/x.jpg", "https://host/b/x.jpg"], tmp_path) == [
+        tmp_path / "a/x",
+        tmp_path / "b/x",
+    ]

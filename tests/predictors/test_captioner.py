@@ -17,9 +17,9 @@ from captioner.checkpoint import Bundle, CheckpointError
 from captioner.data import ImageError, InputError, TextTransform, open_image
 from captioner.data.features.build_cache import build_cache
 from captioner.data.features.identity import CacheError
-from captioner.decoding import BeamSearch, DiverseBeamSearch, Sampling
+from captioner.decoding import BeamSearch, DiverseBeamSearch, GreedySearch, Sampling
 from captioner.models import CaptionModel, LuongDecoder, WordEncoder
-from captioner.predictors import Captioner, Wording, load
+from captioner.predictors import BrokenModelError, Captioner, Wording, load
 from captioner.types import CaptionedImage, WordMaps
 
 
@@ -248,3 +248,32 @@ def test_bf16_that_is_emulated_has_its_price_named(bundle, monkeypatch, units):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Captioner(bundle, "cpu")
+
+
+def test_more_that_is_a_photo(model, draw, tmp_path):
+    """Buffers, open files and URLs; a file is one photo, although its lines could be gone through."""
+    photo = draw(3)
+    photo.save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    [expected] = model.caption(photo)
+    with open(tmp_path / "a.png", "rb") as file:
+        forms = [bytearray(data), memoryview(data), io.BytesIO(data), file, file, f"file://{tmp_path}/a.png"]
+        for form in forms:
+            same(*model.caption(form), expected)
+        for caption in model.caption(forms):
+            same(caption, expected)
+        same(model.look(file, expected.text), expected)
+
+
+@pytest.mark.parametrize("search", [BeamSearch(3), DiverseBeamSearch(4, 2), Sampling(), GreedySearch()])
+def test_log_probabilities_that_are_no_numbers_name_the_model(broken_model, draw, search):
+    model = load(broken_model, "cpu")
+    with pytest.raises(BrokenModelError, match=r"broken\.safetensors: gives a caption with the log-probability nan"):
+        model.caption([draw(0), draw(1)], search)
+    with pytest.raises(BrokenModelError, match="log-probability nan"):
+        model.look(draw(0), "a dog")
+
+
+def test_what_is_no_text_is_an_error(model, draw):
+    with pytest.raises(ValueError, match=r"the caption 'a \\ud800' is no text"):
+        model.look(draw(0), "a \ud800")

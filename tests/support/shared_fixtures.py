@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captioner.checkpoint import Bundle, save_model
+from captioner.checkpoint import Bundle, load_model, save_model
 from captioner.data import ImageTransform
 from captioner.models import AdditiveAttention, CaptionModel, GridEncoder, ShowAttendTell
 from captioner.tokenizer import Tokenizer, WordLevel
@@ -82,6 +82,17 @@ def bundle(make_bundle) -> Bundle:
 def model_file(bundle, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_model(bundle, path, "float32")
+    return path
+
+
+@pytest.fixture(scope="session")
+def broken_model(model_file, tmp_path_factory) -> Path:
+    """The model with weights so large that its numbers overflow; a file holds no weights that are no numbers."""
+    path = tmp_path_factory.mktemp("broken") / "broken.safetensors"
+    broken = load_model(model_file)
+    with torch.no_grad():
+        broken.model.decoder.output.weight.fill_(3e38)
+    save_model(broken, path, "float32")
     return path
 
 

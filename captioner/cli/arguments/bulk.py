@@ -41,7 +41,7 @@ def run_bulk(args: argparse.Namespace) -> int:
             f"--output {output}: with --engine ray it is a folder, of chunks (--format jsonl: of JSON lines)"
         )
     from captioner.bulk import PLAN, WORKSHOP, Plan, find_work
-    from captioner.files import locked
+    from captioner.files import kept, locked
 
     job = _job(args)
     settings = job.settings()
@@ -55,7 +55,7 @@ def run_bulk(args: argparse.Namespace) -> int:
         and any(not file.name.startswith(".") for file in output.iterdir())
     ):
         raise ValueError(f"--output {output}: holds other files, and was not begun by a bulk run: give a new folder")
-    with locked(output / WORKSHOP):
+    with locked(output / WORKSHOP), kept(output) as check:
         if (output / PLAN).exists():
             plan = Plan(output)
             plan.require(settings)
@@ -69,7 +69,11 @@ def run_bulk(args: argparse.Namespace) -> int:
                 )
         else:
             plan = Plan.make(output, settings, work)
-        num_problems += _caption_missing(args, plan, job)
+        try:
+            num_problems += _caption_missing(args, plan, job)
+        except RuntimeError:
+            check()  # of a worker that failed, as its folder was gone
+            raise
         plan.sweep()
     return 1 if num_problems else 0
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from captioner.predictors import Captioner
     from captioner.types import InputError, PackedImage
 
+MAX_NUMBER = 10**9  # that an argument may be: a larger one is a slip
+
 
 def one_line(text: str) -> str:
     """A text with line breaks and other control characters, which a file's name may hold, spelt out."""
@@ -25,6 +27,8 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    if number > MAX_NUMBER:
+        raise argparse.ArgumentTypeError(f"{number} is more than {MAX_NUMBER:,}")
     return number
 
 

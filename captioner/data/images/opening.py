@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from captioner.data.images.budget import Budget
+from captioner.data.images.budget import Budget, hand_back
 from captioner.data.images.kinds import AVIF, EXR, HEAD, HEIC, JXL, RADIANCE, RAW, RAW_SUFFIXES, kind_of, suffix_of
 from captioner.data.images.png import without_long_notes
 from captioner.data.images.reading import ReadableFile, file_name, is_remote, read_file, read_url
@@ -47,6 +47,9 @@ REFUSED_FORMATS = {
 MAX_DECODED = 1 << 30
 """Bytes that the images have in memory which all threads of a process decode at a time. An image that takes more is
 decoded while no other is."""
+
+LARGE = 1 << 27
+"""Bytes of an image whose memory is handed back to the system before another one is decoded; it takes milliseconds."""
 
 DECODER_BYTES = {
     "WEBP": 13,
@@ -272,7 +275,7 @@ def _decode_as_it_is(name: str, file: BinaryIO, head: bytes, side: int | None) -
     with image:
         if is_preview:
             raise ImageError(name, _advice(RAW))
-        return _upright(name, image, side, None if image.size == size else size)
+        return _upright(name, image, side, None if image.size == size else size, is_ours=True)
 
 
 def _is_preview(name: str, image: Image.Image) -> bool:
@@ -282,14 +285,17 @@ def _is_preview(name: str, image: Image.Image) -> bool:
     return is_smaller and (_DNG_VERSION in tags or suffix_of(name) in RAW_SUFFIXES)
 
 
-def _upright(name: str, image: Image.Image, side: int | None, size: tuple[int, int] | None = None) -> Photo:
+def _upright(
+    name: str, image: Image.Image, side: int | None, size: tuple[int, int] | None = None, is_ours: bool = False
+) -> Photo:
     """A new, upright RGB picture of an open image, which has perhaps not been decoded yet.
 
     Args:
         name: for errors.
-        image: the image, which is left as it is.
+        image: the image.
         side: see `open_photo`.
         size: of the image, where its decoder was told to make it smaller already.
+        is_ours: whether its memory is freed, while that is still counted; else it is left as it is.
     """
     width, height = size or image.size
     if width * height == 0:
@@ -298,13 +304,18 @@ def _upright(name: str, image: Image.Image, side: int | None, size: tuple[int, i
         raise ImageError(name, _TOO_LARGE)
     factor = _reduction(min(width, height), side)
     try:
-        with _decoded.hold(_bytes_of(image, width * height, factor)):
+        num_bytes = _bytes_of(image, width * height, factor)
+        with _decoded.hold(num_bytes):
             image.load()  # first: TIFF turns itself upright here, and PNG's EXIF may lie behind its pixels
             orientation = _orientation(image)
+            width, height = size or image.size
             rgb = to_rgb(image, factor if size is None else 1)
+            if is_ours:
+                image.close()
+                if num_bytes > LARGE:
+                    hand_back()
             if orientation in _TURNS:
                 rgb = rgb.transpose(_TURNS[orientation])
-        width, height = size or image.size
         filled = (width / factor, height / factor)
     except Image.DecompressionBombError as error:  # a file within the file
         raise ImageError(name, _TOO_LARGE) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 
 from captioner.data.images import HEAD
 from captioner.data.shards.names import file_name, is_compressed, is_remote
@@ -53,7 +53,7 @@ class _Header(tarfile.TarInfo):
         while is_extended:
             block = archive.fileobj.read(tarfile.BLOCKSIZE)  # type: ignore[union-attr]
             is_extended = len(block) == tarfile.BLOCKSIZE and bool(block[504])
-        self.sparse: list[Any] = []
+        self.sparse = []  # type: ignore[assignment]
         self.offset_data = archive.fileobj.tell()  # type: ignore[union-attr]
         archive.offset = self.offset_data + self._block(self.size)  # type: ignore[attr-defined]
         self.size = size
@@ -61,7 +61,7 @@ class _Header(tarfile.TarInfo):
 
     def _proc_gnusparse_10(self, member: _Header, pax_headers: dict[str, str], archive: _Archive) -> None:
         """The same of the newest format, whose map lies in the file itself."""
-        member.sparse = []
+        member.sparse = []  # type: ignore[assignment]
 
 
 def opened(url: str) -> AbstractContextManager[BinaryIO]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from captioner.data.images.budget import Budget
+from captioner.data.images.budget import Budget, hand_back
 
 
 def test_no_more_is_held_than_there_is():
@@ -101,3 +101,9 @@ def test_what_is_taken_is_held_until_it_is_given_back():
         assert not budget.take(1)
     budget.give_back(4)
     assert budget.take(50)  # alone
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_memory_is_handed_back_where_it_can_be(platform, monkeypatch):
+    monkeypatch.setattr("sys.platform", platform)
+    hand_back()
