@@ -187,6 +187,22 @@ def kinds_of(annotation: Any) -> tuple[type, ...]:
     return tuple(dict.fromkeys(kinds))
 
 
+def _can_be(value: Any, annotation: Any) -> bool:
+    """Whether a value can be what an annotation says, as far as that is of values without parts in them."""
+    for choice in choices_of(annotation):
+        if get_origin(choice) is Literal:
+            fits = value in get_args(choice)
+        elif choice in (bool, str, type(None)):
+            fits = isinstance(value, choice)
+        elif choice in (int, float):
+            fits = isinstance(value, (int, choice)) and not isinstance(value, bool)
+        else:
+            return True
+        if fits:
+            return True
+    return False
+
+
 def _says_nothing(kind: type) -> bool:
     """Whether it is no class that others are subclasses of: anything, whatever can be called, or has some methods."""
     return kind in (Any, Callable) or vars(kind).get("_is_protocol", False)
@@ -251,6 +267,9 @@ def build_part(spec: Mapping[str, Any], kind: type | tuple[type, ...], trust: Se
     args, wanted = {}, arguments_of(cls)
     for name, value in spec["args"].items():
         annotation = wanted.get(name, Any)
+        described = isinstance(value, dict) and "class" in value
+        if cls.__module__.partition(".")[0] == OWN and not described and not _can_be(value, annotation):
+            raise SpecError(f"its {cls.__name__} cannot be built: {name} cannot be {value!r}")
         kinds = kinds_of(annotation) or PARTS
         if isinstance(value, list):
             value = [_argument(part, kinds, trust) for part in value]

@@ -145,6 +145,8 @@ def present_transform(description: Mapping[str, Any]) -> Mapping[str, Any]:
     """The description of a transform, in a file of whatever format, as it is written today."""
     if is_spec(description):
         return description
+    if not isinstance(description, Mapping):
+        raise CheckpointError(f"damaged: {description!r} is no transform")
     args = dict(description)
     kind = args.pop("kind", "image")
     if kind == "image":

@@ -319,7 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             save_config_callback=ConfigOfRun,
             parser_kwargs={"prog": "captioner train", "parser_mode": register_parser_mode()},
         )
-    except argparse.ArgumentError as error:
+    except (argparse.ArgumentError, UnicodeDecodeError) as error:
         print(f"captioner: error: {fault(arguments, sections(any_data), error)}", file=sys.stderr)
         return 2
     except (ValueError, OSError, MisconfigurationException) as error:

@@ -206,7 +206,8 @@ def _wrong(value: Any, annotation: Any, key: str) -> str:
         elif origin in (list, tuple, set):
             wanted.append("a list")
         elif kinds and _is_of_parts(kinds[0]):
-            wanted.append(f"a {kinds[0].__name__}")
+            article = "an" if kinds[0].__name__[0] in "AEIOU" else "a"
+            wanted.append(f"{article} {kinds[0].__name__}")
         else:
             wanted.append(NAMES.get(origin, str(choice)))
     return f"{key}: {value!r} is not {' or '.join(dict.fromkeys(wanted))}"

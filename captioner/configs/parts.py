@@ -36,8 +36,10 @@ def instantiate(parser: ArgumentParser, values: dict[str, Any], sections: Mappin
         parsed = parser.parse_object(values)
         require_parts(parsed, sections)
         return parser.instantiate_classes(parsed)
-    except (ArgumentError, TypeError, KeyError, AttributeError, SpecError) as error:
+    except (ArgumentError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{where}: {explain(values, sections, str(error)) or in_one_line(error)}") from error
+    except ValueError as error:  # of the parts themselves
+        raise ValueError(f"{where}: {error}") from error
 
 
 def require_parts(values: Any, sections: Mapping[str, Any]) -> None:

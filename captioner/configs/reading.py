@@ -27,13 +27,16 @@ def register_parser_mode() -> str:
     from jsonargparse import get_loader, set_loader
 
     load = get_loader("yaml")
-    set_loader(PARSER_MODE, lambda text: with_present_names(load(text)), (yaml.YAMLError,))
+    set_loader(PARSER_MODE, lambda text: with_present_names(load(text)), (yaml.YAMLError, RecursionError))
     return PARSER_MODE
 
 
 def read_config(path: str | Path) -> Any:
     """What a YAML file holds, with the paths of classes as they are today; errors as for `read_yaml`."""
-    return with_present_names(read_yaml(path))
+    try:
+        return with_present_names(read_yaml(path))
+    except RecursionError as error:
+        raise ValueError(f"{path}: not a YAML file: something in it holds itself") from error
 
 
 def data_arguments(config: Any) -> dict[str, Any]:

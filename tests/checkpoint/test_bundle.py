@@ -30,6 +30,12 @@ def test_files_of_formats_1_and_2_are_read_as_before(bundle):
         assert rebuild(old, bundle.model.state_dict()).transform == bundle.transform
 
 
+@pytest.mark.parametrize("transform", [[], None, "image", {"kind": "sound"}, {"kind": []}])
+def test_what_is_no_transform(bundle, transform):
+    with pytest.raises(CheckpointError, match="damaged: .* is no (kind of )?transform"):
+        rebuild({**describe(bundle), "transform": transform}, bundle.model.state_dict())
+
+
 def test_tensors_that_do_not_fit(bundle):
     state = bundle.model.state_dict()
     name = "decoder.attention.key.weight"
@@ -124,9 +130,16 @@ def test_weights_may_come_in_other_formats(bundle, dtype):
 
 SIZES = [
     ("transform", "size", 100_000, "size must be a whole number from 1 to 8,192, not 100000"),
-    ("transform", "size", "64", "size must be a whole number .* not '64'"),
+    ("transform", "size", "64", "size cannot be '64'"),
     ("decoder", "hidden_dim", 10**9, "hidden_dim must be a whole number from 1 to 1,048,576, not 1000000000"),
     ("decoder", "hidden_dim", 0, "hidden_dim must be"),
+    ("decoder", "output_tanh", [1], r"its ShowAttendTell cannot be built: output_tanh cannot be \[1\]"),
+    ("decoder", "tie_embeddings", 1, "tie_embeddings cannot be 1"),
+    ("decoder", "gate", "vectr", "gate cannot be 'vectr'"),
+    ("decoder", "hidden_dim", "16", "hidden_dim cannot be '16'"),
+    ("decoder", "hidden_dim", None, "hidden_dim cannot be None"),
+    ("decoder", "hidden_dim", True, "hidden_dim cannot be True"),
+    ("encoder", "name", 3, "its GridEncoder cannot be built: name cannot be 3"),
     ("decoder", "dropout", 1.5, "dropout must be a number from 0 to 1, not 1.5"),
     ("decoder", "feature_dim", 3, "the decoder's feature_dim is 3, and here it is 256"),
     ("decoder", "vocab_size", 3, r"the decoder's vocab_size is 3, and here it is \d+"),

@@ -86,6 +86,7 @@ MISTAKES = [
     ({"batch_size": 1.5}, "whole.batch_size: 1.5 is not a whole number"),
     ({"batch_size": None}, "whole.batch_size: None is not a whole number"),
     ({"batch_size": True}, "whole.batch_size: True is not a whole number"),
+    ({"encoder": 3}, "whole.encoder: 3 is not an Encoder"),
     ({"rate": "fast"}, "whole.rate: 'fast' is not a number or null"),
     ({"pair": [0.5, "x"]}, "whole.pair[1]: 'x' is not a number"),
     ({"pair": 3}, "whole.pair: 3 is not a list"),

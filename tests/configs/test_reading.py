@@ -22,7 +22,9 @@ def test_paths_of_classes_are_those_of_today(tmp_path):
     }
 
 
-@pytest.mark.parametrize("content", [b"data: [", b"\xff\xfe\x00", b"a: 2026-99-99", b"a: {{}: 1}", b"[" * 1200])
+@pytest.mark.parametrize(
+    "content", [b"data: [", b"\xff\xfe\x00", b"a: 2026-99-99", b"a: {{}: 1}", b"[" * 1200, b"a: &a [*a]"]
+)
 def test_what_is_no_yaml_is_named(content, tmp_path):
     (tmp_path / "a.yaml").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.yaml: not (a YAML file|UTF-8 text)") as caught:

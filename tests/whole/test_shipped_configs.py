@@ -117,9 +117,9 @@ def test_a_typo_is_named(key, tmp_path, capsys):
         place = place.setdefault(parent, {})
     place[name] = TYPOS[key]
     (tmp_path / "typo.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", "-c", str(tmp_path / "typo.yaml"), "--run_dir", str(tmp_path)])
-    assert stop.value.code == 2
-    err = capsys.readouterr().err
-    assert name in err
+    for given in (["-c", str(tmp_path / "typo.yaml")], ["-c", str(tiny), f"--{key}={TYPOS[key]}"]):
+        assert main(["fit", *given, "--run_dir", str(tmp_path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert name in line
+        assert "choose from" in line
     assert "Traceback" not in err

@@ -23,19 +23,25 @@ def fault(arguments: Sequence[str], sections: Mapping[str, Any], error: object) 
     message = str(error)
     try:
         found = explain(written(arguments), sections, message)
+    except ValueError as unread:  # a config that is none, by its name
+        return in_one_line(unread)
     except Exception:  # what is read here has been refused; its parser may say why
         found = None
     return found or in_one_line(message)
 
 
 def written(arguments: Sequence[str]) -> dict[str, Any]:
-    """All that configs and arguments say, the later before the earlier, as they are written."""
+    """All that configs and arguments say, the later before the earlier, as they are written.
+
+    Raises:
+        ValueError: a config is none.
+    """
     import yaml
 
     values: dict[str, Any] = {}
     for name, text in _pairs(arguments):
         if name in ("c", "config"):
-            _merge(values, read_config(text) if text else {})
+            _merge(values, _config(text) if text else {})
             continue
         try:
             value = yaml.safe_load(text or "null")
@@ -44,6 +50,14 @@ def written(arguments: Sequence[str]) -> dict[str, Any]:
         file = Path(text or "")
         _put(values, name, read_config(file) if file.suffix in (".yaml", ".yml") and file.is_file() else value)
     return values
+
+
+def _config(path: str) -> dict[str, Any]:
+    """What a config says; nothing, if there is none."""
+    config = read_config(path) if Path(path).is_file() else {}
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: not a training config: it has no sections by their names")
+    return config
 
 
 def _pairs(arguments: Sequence[str]) -> list[tuple[str, str | None]]:
@@ -58,10 +72,8 @@ def _pairs(arguments: Sequence[str]) -> list[tuple[str, str | None]]:
     return pairs
 
 
-def _merge(values: dict[str, Any], others: Any) -> None:
+def _merge(values: dict[str, Any], others: dict[str, Any]) -> None:
     """Put a config over what was there."""
-    if not isinstance(others, dict):
-        return
     for name, value in others.items():
         there = values.get(name)
         if isinstance(there, dict) and isinstance(value, dict) and value.get("class_path") == there.get("class_path"):

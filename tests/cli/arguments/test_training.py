@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from captioner.cli.arguments.training import fault, written
+from captioner.cli.main import main
 from captioner.training import Schedule
 
 
@@ -58,3 +59,23 @@ def test_a_fault_is_found_or_the_parser_s_own_words_are_used(config):
     assert fault([*given, "--modl.size=1"], sections, "unrecognized: --modl.size").startswith("there is no 'modl': ")
     assert fault(given, sections, "two\n  lines") == "two lines"
     assert fault(["-c", "gone.yaml"], sections, "no such file") == "no such file"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"model: [", "not a YAML file"),
+        (b"\xff\xfe", "not a YAML file"),
+        (b"- 1", "not a training config"),
+        (b"", "not a training config"),
+        (b"a: &a [*a]", "something in it holds itself"),
+    ],
+)
+def test_configs_that_are_none_are_named(content, message, tmp_path, capsys):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(content)
+    assert fault(["-c", str(path)], {}, "refused").startswith(f"{path}: {message}"[:60])
+    assert message in fault(["-c", str(path)], {}, "refused")
+    assert main(["train", "fit", "-c", str(path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"captioner: error: {path}: ")
