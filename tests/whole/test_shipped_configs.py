@@ -122,4 +122,3 @@ def test_a_typo_is_named(key, tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert name in line
         assert "choose from" in line
-    assert "Traceback" not in err
