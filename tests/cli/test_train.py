@@ -17,7 +17,8 @@ import captioner
 from captioner.checkpoint import load_model
 from captioner.cli import train
 from captioner.cli.main import main
-from captioner.cli.train import held, names_its_data
+from captioner.cli.train import names_its_data
+from captioner.training.run_folder import held
 
 
 def test_a_runs_folder(root):
@@ -140,18 +141,6 @@ def test_one_training_in_a_folder(tmp_path, capsys):
         assert main(arguments(tmp_path, 1)) == 2
     assert "another training is writing to it; choose another --run_dir" in capsys.readouterr().err
     assert not (tmp_path / "run" / "config.yaml").exists()
-
-
-def test_a_folder_that_cannot_be_locked_is_trained_in(tmp_path, monkeypatch):
-    def no_locks(*arguments, **options):
-        raise OSError("no locks here")
-
-    monkeypatch.setattr(train, "locked", no_locks)
-    with (
-        pytest.warns(UserWarning, match=r"cannot be locked, start one training in it only \(no locks here\)"),
-        held("x"),
-    ):
-        pass
 
 
 def test_an_end_names_the_best_and_what_to_do_next(root, capsys):
