@@ -111,7 +111,8 @@ def _defaults(maker: Any, name: str) -> list[Any]:
     """What a class has as an argument's default, which no config has named; those of its bases, too."""
     if not inspect.isclass(maker):
         return []
-    signatures = [inspect.signature(cls.__init__) for cls in maker.__mro__ if "__init__" in vars(cls)]
+    constructors = (vars(cls).get("__init__") for cls in maker.__mro__)
+    signatures = [inspect.signature(each) for each in constructors if inspect.isfunction(each)]
     return [signature.parameters[name].default for signature in signatures if name in signature.parameters]
 
 
