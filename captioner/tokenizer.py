@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from tokenizers import Encoding, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as HFTokenizer
 
+from captioner.types.limits import require_sizes
+
 SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")
 WORD = r"\w+(?:['’-]\w+)*"
 CHARACTER = r"[\s\S]"
@@ -167,6 +169,9 @@ class WordLevel(TokenizerBuilder):
     """
 
     def __init__(self, min_count: int = 5, max_size: int | None = None) -> None:
+        require_sizes(min_count=min_count)
+        if max_size is not None:
+            require_sizes(most=2**31, max_size=max_size)
         self.min_count = min_count
         self.max_size = max_size
 
@@ -197,6 +202,7 @@ class BytePairs(TokenizerBuilder):
     """
 
     def __init__(self, vocab_size: int = 4000) -> None:
+        require_sizes(most=2**31, vocab_size=vocab_size)
         self.vocab_size = vocab_size
 
     def fit(self, captions: Iterable[str]) -> Tokenizer:

@@ -38,6 +38,7 @@ GROUND = {"types", "tokenizer", "specs", "configs", "files", "texts", "seeds", "
 PARTS = {"models", "decoding", "losses", "metrics", "heatmaps"}
 MAY_IMPORT = {
     **{room: set() for room in GROUND},
+    "tokenizer": {"types"},
     "specs": {"types", "tokenizer"},
     "configs": {"specs", "texts"},
     "metrics": {"files", "texts"},

@@ -120,7 +120,10 @@ class TrainingCLI(LightningCLI):
             *([] if trainer.logger is False else [LearningRateMonitor()]),
             ExactResume(checkpoint_folder(config.run_dir), config.save_every_n_steps),
         ]
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except TypeError as error:  # devices=[a], say
+            raise ValueError(f"the trainer cannot be made of its arguments: {error}") from error
 
     def _progress_bars(self) -> list[ProgressBar]:
         """With a GPU, a bar that looks at the loss now and then: each look waits for the GPU. None if one is given."""

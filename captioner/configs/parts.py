@@ -17,6 +17,8 @@ from captioner.specs import PARTS, SpecError, arguments_of, class_of, kinds_of, 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+NO_PART = "is no {}, so that nothing is made of it: name a class that is one"
+
 
 def instantiate(parser: ArgumentParser, values: dict[str, Any], sections: Mapping[str, Any], where: str) -> Namespace:
     """The parts that a parser makes of values.
@@ -62,19 +64,22 @@ def _require(value: Any, annotation: Any, key: str) -> None:
         for number, item in enumerate(value):
             _require(item, annotation, f"{key}[{number}]")
         return
-    values = _mapping(value)
-    if not values:
-        return
     kinds = kinds_of(annotation)
+    if kinds and inspect.isroutine(value) and not _all_are(kinds_of(returned_by(value)), kinds):
+        raise SpecError(f"{key}: {value.__module__}.{value.__name__} {NO_PART.format(_names(kinds))}")
+    values = _mapping(value)
     if isinstance(values.get("class_path"), str):
-        arguments = arguments_of(_made_by(values["class_path"], kinds or PARTS, key))
+        maker = _made_by(values["class_path"], kinds or PARTS, key)
+        arguments = arguments_of(maker)
         for group in ("init_args", "dict_kwargs"):
             for name, item in _mapping(values.get(group)).items():
-                _require(item, arguments.get(name, Any), f"{key}.{group}.{name}")
+                if not any(item is default for default in _defaults(maker, name)):
+                    _require(item, arguments.get(name, Any), f"{key}.{group}.{name}")
         return
     own = {name: each for kind in reversed(kinds) for name, each in arguments_of(kind).items()}
     for name, item in values.items():
-        _require(item, own.get(name, annotation), f"{key}.{name}")
+        if not any(item is default for kind in kinds for default in _defaults(kind, name)):
+            _require(item, own.get(name, annotation), f"{key}.{name}")
 
 
 def _made_by(path: str, kinds: tuple[type, ...], key: str) -> Any:
@@ -83,15 +88,32 @@ def _made_by(path: str, kinds: tuple[type, ...], key: str) -> Any:
     Raises:
         SpecError: it makes something else.
     """
-    wanted = " or ".join(kind.__name__ for kind in kinds)
     try:
         found = class_of(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise SpecError(f"{key}: {path} is not to be found: {error}") from error
     made = (found,) if inspect.isclass(found) else kinds_of(returned_by(found))
-    if not made or not all(issubclass(each, kinds) for each in made):
-        raise SpecError(f"{key}: {path} is no {wanted}, so that nothing is made of it: name a class that is one")
+    if not _all_are(made, kinds):
+        raise SpecError(f"{key}: {path} {NO_PART.format(_names(kinds))}")
     return found
+
+
+def _all_are(made: tuple[type, ...], kinds: tuple[type, ...]) -> bool:
+    """Whether all classes, of which there must be some, are of some kinds."""
+    return bool(made) and all(issubclass(each, kinds) for each in made)
+
+
+def _names(kinds: tuple[type, ...]) -> str:
+    return " or ".join(kind.__name__ for kind in kinds)
+
+
+def _defaults(maker: Any, name: str) -> list[Any]:
+    """What a class has as an argument's default, which no config has named; those of its bases, too."""
+    if not inspect.isclass(maker):
+        return []
+    constructors = (vars(cls).get("__init__") for cls in maker.__mro__)
+    signatures = [inspect.signature(each) for each in constructors if inspect.isfunction(each)]
+    return [signature.parameters[name].default for signature in signatures if name in signature.parameters]
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

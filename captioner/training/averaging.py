@@ -10,6 +10,8 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from captioner.types.limits import require_shares
+
 WARMED_UP = "averaging_warms_up"  # in a checkpoint
 
 
@@ -30,8 +32,9 @@ class AveragedWeights(WeightAveraging):
     """
 
     def __init__(self, decay: float = 0.998) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be from 0 to below 1, not {decay}")
+        require_shares(decay=decay)
+        if decay == 1:
+            raise ValueError("decay must be below 1: the average would stay what it began with")
         self.decay = decay
         self.warms_up = True
         super().__init__(use_buffers=False)  # the latest ones

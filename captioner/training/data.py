@@ -25,6 +25,7 @@ from captioner.data.batches import (
 )
 from captioner.tokenizer import Tokenizer, TokenizerBuilder
 from captioner.types import Batch, Source
+from captioner.types.limits import require_sizes
 
 
 class SequenceData(pl.LightningDataModule, ABC):
@@ -49,6 +50,16 @@ class SequenceData(pl.LightningDataModule, ABC):
         open_shards: int = 8,
     ) -> None:
         super().__init__()
+        require_sizes(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            max_words=max_words,
+            bucket_window=bucket_window,
+            open_shards=open_shards,
+        )
+        require_sizes(least=0, num_workers=num_workers)
+        if captions_per_image is not None:
+            require_sizes(captions_per_image=captions_per_image)
         self.vocabulary = vocabulary
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size

@@ -30,6 +30,7 @@ from captioner.checkpoint import CheckpointError, read_checkpoint
 from captioner.data.batches import ResumableLoader
 from captioner.files import whole_file
 from captioner.seeds import stable_seed
+from captioner.types.limits import require_sizes
 
 KEY = "exact_resume"  # in a checkpoint
 
@@ -47,8 +48,7 @@ class ExactResume(Checkpoint):
     """
 
     def __init__(self, dirpath: str | Path, every_n_steps: int = 200) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, not {every_n_steps}")
+        require_sizes(every_n_steps=every_n_steps)
         self.dirpath = dirpath
         self.every_n_steps = every_n_steps
         self.path = Path(dirpath) / "last.ckpt"

@@ -170,7 +170,7 @@ def test_errors_are_one_line(tmp_path, capsys):
         "--model.init_from=gone.ckpt": "gone.ckpt: no such model file",
         "--data.vocabulary.init_args.min_count=99": "no word of the captions",
         "--trainer.max_epochs=-1": "max_epochs",
-        "--save_every_n_steps=0": "every_n_steps must be at least 1",
+        "--save_every_n_steps=0": "every_n_steps must be a whole number from 1",
     }
     for change, message in cases.items():
         assert main([*arguments(tmp_path, 1), change]) == 2, change

@@ -60,5 +60,5 @@ def test_an_average_of_few_steps_is_not_one_of_the_first_weights():
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
 def test_a_decay_that_averages_nothing_is_refused(decay):
-    with pytest.raises(ValueError, match="decay must be from 0 to below 1"):
+    with pytest.raises(ValueError, match="decay must be "):
         AveragedWeights(decay)

@@ -98,7 +98,7 @@ def test_a_variant_fits_a_batch(variant, small_config, capsys):
 
 
 TYPOS = {
-    "trainer.max_epoch": 3,
+    "trainer.max_epohcs": 3,
     "data.reader.init_args.rooot": "x",
     "model.decoder.init_args.attention.init_args.dim": 3,
     "model.optimizer.init_args.learning_rate": 0.1,

@@ -205,9 +205,7 @@ class _Shard(NamedTuple):
         if not is_finite(features) or not is_finite(boxes):
             raise RegionError(f"{where} has features or boxes that are not finite numbers")
         width, height = self.sizes[index].tolist()
-        return Regions(
-            torch.from_numpy(features), torch.from_numpy(boxes), torch.from_numpy(scores), size=(width, height)
-        )
+        return Regions(torch.from_numpy(features), torch.from_numpy(boxes), torch.from_numpy(scores), (width, height))
 
     def _rows(self, name: str, dtype: np.dtype, shape: tuple[int, ...], start: int, end: int) -> np.ndarray:
         """A copy of some rows; a map of the whole file would count as this process's memory."""

@@ -20,6 +20,7 @@ from captioner.data.sources.regions import StoredRegions
 from captioner.tokenizer import TokenizerBuilder, WordLevel
 from captioner.training import SequenceData
 from captioner.types import CaptionedImage, ImageError, Source
+from captioner.types.limits import require_sizes
 
 
 class CaptionData(SequenceData):
@@ -87,6 +88,7 @@ class CaptionData(SequenceData):
             seed,
             open_shards,
         )
+        require_sizes(cache_views=cache_views)
         self.reader = reader
         self.transform = transform
         self.augmentation = augmentation

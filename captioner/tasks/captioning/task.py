@@ -17,6 +17,7 @@ from captioner.specs import package_of
 from captioner.tokenizer import Tokenizer
 from captioner.training import Constant, NotFiniteError, Schedule, Task, named
 from captioner.types import Batch, Memory, Transform
+from captioner.types.limits import require_factors, require_sizes
 
 
 class CaptioningTask(Task):
@@ -71,6 +72,9 @@ class CaptioningTask(Task):
         compile: bool = False,
         cuda_graphs: bool = False,
     ) -> None:
+        require_sizes(max_length=max_length)
+        if encoder_lr is not None:
+            require_factors(encoder_lr=encoder_lr)
         if not isinstance(encoder, Encoder):
             encoder = _built(encoder, transform)
         model = CaptionModel(encoder, decoder(encoder.feature_dim, tokenizer.vocab_size))
