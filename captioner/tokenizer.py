@@ -171,7 +171,7 @@ class WordLevel(TokenizerBuilder):
     def __init__(self, min_count: int = 5, max_size: int | None = None) -> None:
         require_sizes(min_count=min_count)
         if max_size is not None:
-            require_sizes(most=2**31, max_size=max_size)
+            require_sizes(max_size=max_size)
         self.min_count = min_count
         self.max_size = max_size
 
@@ -202,7 +202,7 @@ class BytePairs(TokenizerBuilder):
     """
 
     def __init__(self, vocab_size: int = 4000) -> None:
-        require_sizes(most=2**31, vocab_size=vocab_size)
+        require_sizes(vocab_size=vocab_size)
         self.vocab_size = vocab_size
 
     def fit(self, captions: Iterable[str]) -> Tokenizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import os
 import sys
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from captioner.cli.train import main as train
 
         return train(given[1:])
-    args = _parser(given[0] if given else None).parse_args(given)
+    args = _parsed(given)
     try:
         return import_module(f"captioner.cli.{args.command}").run(args)
     except BrokenPipeError:  # who read our output has left, as `head` does
@@ -59,16 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    """The parser; a sub-command's own arguments are declared when it is chosen, so that help comes at once."""
+def _parsed(given: Sequence[str]) -> argparse.Namespace:
+    """The arguments; what none of them is called is named with those that are called alike."""
+    parser, command = _parser(given[0] if given else None)
+    args, unknown = parser.parse_known_args(given)
+    if unknown:
+        name = next((word for word in unknown if word.startswith("-")), unknown[0]).partition("=")[0]
+        known = [] if command is None else [option for action in command._actions for option in action.option_strings]
+        alike = difflib.get_close_matches(name, known, 3)
+        hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
+        (command or parser).error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return args
+
+
+def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser | None]:
+    """The parser, and that of the chosen sub-command; only its arguments are declared, so that help comes at once."""
     parser = argparse.ArgumentParser(prog="captioner", description=(captioner.__doc__ or "").partition("\n")[0])
     parser.add_argument("--version", action="version", version=f"captioner {captioner.__version__}")
+    found = None
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         if name == chosen:
             import_module(f"captioner.cli.{name}").add_arguments(command)
-    return parser
+            found = command
+    return parser, found
 
 
 if __name__ == "__main__":

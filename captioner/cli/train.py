@@ -40,6 +40,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from captioner.cli.arguments.training import fault
 from captioner.cli.warned import warn_in_one_line
 from captioner.configs import present_argument, register_parser_mode, require_parts
+from captioner.configs.faults import said_by_part
 from captioner.tasks.captioning import (
     CaptionData,
     CaptioningTask,
@@ -97,15 +98,15 @@ class TrainingCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that raises its errors, for `main` to say them in one line."""
-        return super().init_parser(exit_on_error=False, **kwargs)
+        return super().init_parser(exit_on_error=False, allow_abbrev=False, **kwargs)
 
     def instantiate_classes(self) -> None:
         """Build all parts; what goes wrong there is for the user to mend (a download that failed, say)."""
         require_parts(self.config[self.subcommand], sections(self.subclass_mode_data))
         try:
             super().instantiate_classes()
-        except RuntimeError as error:
-            raise ValueError(str(error)) from error
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(said_by_part(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """A trainer that logs and saves into the run's folder, and can be resumed exactly."""
@@ -219,9 +220,7 @@ def names_its_data(arguments: Sequence[str]) -> bool:
     """
     if any(re.match(r"--data(\.class_path)?(=|$)", argument) for argument in arguments):
         return True
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-c", "--config", action="append", nargs="?", default=[], const="")
-    for path in parser.parse_known_args(arguments)[0].config:
+    for path in configs_in(arguments):
         try:
             config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
@@ -232,10 +231,21 @@ def names_its_data(arguments: Sequence[str]) -> bool:
     return False
 
 
+def configs_in(arguments: Sequence[str]) -> list[str]:
+    """The configs that a command line names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-c", "--config", action="append", nargs="?", default=[], const="")
+    return parser.parse_known_args(arguments)[0].config
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run LightningCLI; returns the exit status (2 for an error that stopped it)."""
     quieten()
     arguments = list(map(present_argument, sys.argv[1:] if arguments is None else arguments))
+    for path in configs_in(arguments):
+        if path.endswith((".yaml", ".yml", ".json")) and not Path(path).is_file():
+            print(f"captioner: error: {path}: no such config", file=sys.stderr)
+            return 2
     any_data = names_its_data(arguments)
     try:
         TrainingCLI(
@@ -247,7 +257,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             auto_configure_optimizers=False,
             trainer_class=Trainer,
             save_config_callback=ConfigOfRun,
-            parser_kwargs={"prog": "captioner train", "parser_mode": register_parser_mode()},
+            parser_kwargs={
+                "prog": "captioner train",
+                "description": "Train a captioning model, or validate one: fit -c CONFIG, see docs/training.md.",
+                "parser_mode": register_parser_mode(),
+            },
         )
     except (argparse.ArgumentError, UnicodeDecodeError) as error:
         print(f"captioner: error: {fault(arguments, sections(any_data), error)}", file=sys.stderr)

@@ -49,6 +49,14 @@ def in_one_line(error: object) -> str:
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} ..."
 
 
+def said_by_part(error: object) -> str:
+    """What a part said of its arguments, where the parser lists what every type of a union would have."""
+    text = str(error)
+    lines = [line.strip() for line in text.splitlines()]
+    own = [line[2:] for line in lines if line.startswith("- ") and not line.startswith("- Expected ")]
+    return own[0] if own and "Union subtypes" in text else text
+
+
 def _faults(value: Any, annotation: Any, key: str) -> Iterator[str]:
     """What is wrong with a value, and with what is inside it."""
     kinds = tuple(kind for kind in kinds_of(annotation) if _is_of_parts(kind))

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from captioner.configs.faults import explain, in_one_line
+from captioner.configs.faults import explain, in_one_line, said_by_part
 from captioner.specs import PARTS, SpecError, arguments_of, class_of, kinds_of, returned_by
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def instantiate(parser: ArgumentParser, values: dict[str, Any], sections: Mappin
     except (ArgumentError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{where}: {explain(values, sections, str(error)) or in_one_line(error)}") from error
     except ValueError as error:  # of the parts themselves
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{where}: {said_by_part(error)}") from error
 
 
 def require_parts(values: Any, sections: Mapping[str, Any]) -> None:

@@ -87,6 +87,7 @@ def word_weights(log_probs: Tensor, temperature: float, top_k: int | None, top_p
     Returns:
         (B, K, V) proportional to the probability of being drawn; all 0 where no word is possible.
     """
+    temperature = max(temperature, torch.finfo(log_probs.dtype).tiny)  # what is smaller would be 0
     scores = (log_probs - log_probs.amax(dim=-1, keepdim=True)) / temperature
     if top_k is None and top_p is None:
         return scores.softmax(dim=-1).nan_to_num(0.0)

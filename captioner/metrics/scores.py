@@ -25,8 +25,8 @@ TOKENIZERS: dict[str, type[CaptionTokenizer]] = {"ptb": PTBTokenizer, "builtin":
 """By the names that commands know."""
 
 ALIKE = (
-    "CIDEr is 0, whatever the captions are: it weighs words by how few of the scored images have them in their "
-    "references, and there is one image, or all have the same; score more images"
+    "CIDEr is 0, whatever the captions are: it weighs words by how few images have them in their references, and here "
+    "there is one image, or all have the same references; score more images"
 )
 
 

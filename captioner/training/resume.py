@@ -54,6 +54,7 @@ class ExactResume(Checkpoint):
         self.path = Path(dirpath) / "last.ckpt"
         self.seed: int | None = None
         self.saved_at = 0  # the optimiser step
+        self.has_trained = False
         self.position: dict[str, Any] | None = None  # of the loader, in the run that is resumed
         self.stopped = False  # whether the run that is resumed had been stopped early
 
@@ -71,7 +72,7 @@ class ExactResume(Checkpoint):
         """Go to where the run that is resumed was; stay stopped where it had been stopped early."""
         if any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs):  # it moves after the last save
             raise ValueError("exact resume does not go with ReduceLROnPlateau: choose a schedule of steps or epochs")
-        self.saved_at = trainer.global_step
+        self.has_trained, self.saved_at = True, trainer.global_step
         if self.position is not None:
             _loader(trainer).load_state_dict(self.position)
             self.position = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +11,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import SaveConfigCallback
 
-from captioner.files import LockedError, locked, write_whole
+from captioner import files
+from captioner.files import LockedError, write_whole
+from captioner.training.resume import ExactResume
+
+CONFIG = "config.yaml"
 
 
 def checkpoint_folder(run_dir: str) -> str:
@@ -33,23 +36,21 @@ class ConfigOfRun(SaveConfigCallback):
         """Write the config."""
         if trainer.is_global_zero:
             text = self.parser.dump(self.config, skip_none=False)
-            write_whole(Path(self.config.run_dir) / self.config_filename, text)
+            write_whole(Path(self.config.run_dir) / CONFIG, text)
 
 
 @contextmanager
 def held(run_dir: str) -> Iterator[None]:
-    """Hold a run's folder while it is written to; where there are no locks (Windows, some file systems), just go on.
+    """Hold a run's folder while it is written to.
 
     Raises:
         ValueError: another training holds it.
     """
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(run_dir, name=".lock"))
+            stack.enter_context(files.held(Path(run_dir) / CONFIG))
         except LockedError as error:
             raise ValueError(f"{run_dir}: another training is writing to it; choose another --run_dir") from error
-        except OSError as error:
-            warnings.warn(f"{run_dir} cannot be locked, start one training in it only ({error})", stacklevel=2)
         yield
 
 
@@ -76,15 +77,23 @@ def require_watchable(trainer: pl.Trainer, validates: Sequence[str]) -> None:
 def what_came_of_it(trainer: pl.Trainer, reads_text: bool) -> str:
     """The best checkpoint of a training, and what to do with it."""
     best = trainer.checkpoint_callback
+    path, lead = f"{checkpoint_folder(trainer.default_root_dir)}/last.ckpt", "the weights are in"
     if isinstance(best, ModelCheckpoint) and best.best_model_path:
-        score = "" if best.best_model_score is None else f" ({best.monitor} {float(best.best_model_score):.2f})"
-        path, lead = best.best_model_path, f"the best checkpoint{score} is"
-    else:
-        path, lead = f"{checkpoint_folder(trainer.default_root_dir)}/last.ckpt", "the weights are in"
+        score = None if best.best_model_score is None else float(best.best_model_score)
+        if score == 0 and best.mode == "max":
+            lead = f"no {best.monitor} was above 0 yet; the last weights are in"
+        else:
+            path = best.best_model_path
+            lead = "the best checkpoint is" if score is None else f"the best checkpoint ({best.monitor} {score:.2f}) is"
     path = os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
     photo = '"A SENTENCE" --text' if reads_text else "PHOTO.jpg"
-    return (
-        f"captioner: {lead} {path}\n"
-        f"  caption with it:  captioner caption {photo} --model {path}\n"
-        f"  one file of it:   captioner export {path} --output model.safetensors"
-    )
+    lines = [
+        f"captioner: {lead} {path}",
+        f"  caption with it:  captioner caption {photo} --model {path}",
+        f"  one file of it:   captioner export {path} --output model.safetensors",
+    ]
+    resume = next((each for each in trainer.checkpoint_callbacks if isinstance(each, ExactResume)), None)
+    if resume is not None and not resume.has_trained:
+        number = trainer.max_epochs
+        lines.insert(0, f"captioner: there was nothing left to train: the run has had its {number} epochs (max_epochs)")
+    return "\n".join(lines)

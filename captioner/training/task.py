@@ -16,11 +16,11 @@ import torch.distributed
 from pytorch_lightning.plugins import MixedPrecision
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from captioner.checkpoint import Bundle, describe, require_resumable
+from captioner.checkpoint import Bundle, CheckpointError, describe, require_resumable
 from captioner.losses import CaptionLoss, LossSums
 from captioner.models import CaptionModel, ParameterGroup
 from captioner.training.finite import FiniteWatch
@@ -29,6 +29,8 @@ from captioner.types import Batch
 
 COMPILERS = (os.environ.get("CXX", "c++"), "g++", "clang++", "cl")
 """C++ compilers, one of which torch's compiler needs."""
+
+OPTIMIZER = "captioner_optimizer"  # in a checkpoint: its class
 
 Twin = TypeVar("Twin", bound="Task")
 
@@ -163,12 +165,27 @@ class Task(pl.LightningModule, ABC):
         """See that the run can go on from it; with the parameter groups of 0.1.0 where the run began with them.
 
         Raises:
-            CheckpointError: it is not of this model, vocabulary or (when training goes on) transform.
+            CheckpointError: it is not of this model, vocabulary or (when training goes on) transform and optimiser.
         """
         training = self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
         require_resumable(checkpoint, self.bundle(), self.state_dict(), same_transform=training)
+        if training:
+            self._require_own_optimizer(checkpoint)
         states = checkpoint.get("optimizer_states") or [{"param_groups": []}]
         self.goes_on_undivided = any("name" not in group for group in states[0]["param_groups"])
+
+    def _require_own_optimizer(self, checkpoint: dict) -> None:
+        """See that a run's optimiser states are of this optimiser."""
+        own = self.optimizer([nn.Parameter(torch.zeros(1))])
+        name, before = type(own).__name__, checkpoint.get(OPTIMIZER)
+        groups = [group for state in checkpoint.get("optimizer_states") or () for group in state["param_groups"]]
+        options = {option for group in groups for option in group} - {"params", "name", "initial_lr"}
+        if before not in (None, name) or not options <= own.defaults.keys():
+            was = "" if before is None else f" ({before})"
+            raise CheckpointError(
+                f"the checkpoint's run had another optimizer{was} than {name}; resume with the run's own config.yaml, or "
+                "start anew in another --run_dir (from these weights by --model.init_from)"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Keep, beside the weights, all that is needed to use the model: see `captioner.checkpoint`.
@@ -179,6 +196,8 @@ class Task(pl.LightningModule, ABC):
         state = checkpoint["state_dict"]
         self.watch.require({name: state[name] for name, _ in self.named_parameters() if name in state})
         checkpoint["captioner"] = describe(self.bundle())
+        if checkpoint.get("optimizer_states"):
+            checkpoint[OPTIMIZER] = type(self.trainer.optimizers[0]).__name__
 
     def __deepcopy__(self: Twin, memo: dict[int, Any]) -> Twin:
         """A copy with weights of its own; it shares the optimiser's factory.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ from pytorch_lightning.plugins import Precision
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from captioner.devices import EMULATED, has_bf16
+from captioner.types.limits import require_factors, require_sizes
 
 
 class Trainer(pl.Trainer):
@@ -31,6 +33,7 @@ class Trainer(pl.Trainer):
         precision: _PRECISION_INPUT | Literal["auto"] | None = None,
         **kwargs: Any,
     ) -> None:
+        _require_possible(kwargs)
         device = _device(accelerator)
         name = "device" if device is None else device.type.upper()
         plugins = kwargs.get("plugins")
@@ -47,6 +50,19 @@ class Trainer(pl.Trainer):
         elif str(precision).startswith("bf16") and device is not None and not has_bf16(device):
             rank_zero_warn(f"precision {precision}: {EMULATED.format(device=name)}; `precision: auto` chooses for you")
         super().__init__(accelerator=accelerator, precision=precision, **kwargs)
+
+
+def _require_possible(arguments: Mapping[str, Any]) -> None:
+    """Refuse numbers that Lightning would divide by, or with which nothing would be trained."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "max_epochs"):
+        if name in given and (name, given[name]) != ("max_epochs", -1):  # which is without end, to Lightning
+            require_sizes(**{name: given[name]})
+    for name in ("gradient_clip_val", "limit_train_batches", "limit_val_batches"):
+        if name in given:
+            require_factors(**{name: given[name]})
+    if given.get("limit_train_batches") == 0:
+        raise ValueError("limit_train_batches is 0: nothing would be trained")
 
 
 def _device(accelerator: str | Accelerator) -> torch.device | None:

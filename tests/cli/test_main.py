@@ -78,3 +78,20 @@ def test_interruption(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("captioner.data.images.find_images", interrupt)
     assert main(["caption", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "captioner: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["caption", "a.jpg", "--beamsize", "3"], "unrecognized arguments: --beamsize 3; did you mean --beam-size or"),
+        (["score", "--references", "a.json", "--results", "b.json", "--tokeniser=ptb"], "did you mean --tokenizer?"),
+        (["demo", "x"], "unrecognized arguments: x\n"),
+    ],
+)
+def test_a_misspelt_argument_is_named_with_those_called_alike(given, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(given)
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert f"captioner {given[0]}: error: " in err
+    assert message in err

@@ -44,13 +44,17 @@ def test_going_on(root):
 
 
 def resumed(root, *changes) -> list[str]:
-    return [*arguments(root, 3), "--ckpt_path", "last", *changes]
+    return [*arguments(root, 4), "--ckpt_path", "last", *changes]
 
 
 REFUSED = {
     "another size": (
         ["--model.decoder.init_args.hidden_dim=24"],
         "the checkpoint's run had another model than this one",
+    ),
+    "another optimizer": (
+        ["--model.optimizer=SGD", "--model.optimizer.lr=0.1"],
+        "the checkpoint's run had another optimizer (Adam",
     ),
     "another transform": (["--data.transform.fit=crop"], "the checkpoint's run had another transform than this one"),
     "another vocabulary": (
@@ -150,6 +154,38 @@ def test_an_end_names_the_best_and_what_to_do_next(root, capsys):
     assert re.fullmatch(rf"captioner: the best checkpoint \(val/cider \d+\.\d\d\) is {re.escape(str(best))}", out[-3])
     assert out[-2].split(":  ")[1] == f"captioner caption PHOTO.jpg --model {best}"
     assert out[-1].split(":   ")[1] == f"captioner export {best} --output model.safetensors"
+
+
+def test_a_run_that_is_over_says_so(root, capsys):
+    assert main(resumed(root)) == 0
+    assert main(resumed(root)) == 0
+    assert "there was nothing left to train: the run has had its 4 epochs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("trainer.accumulate_grad_batches=0", "accumulate_grad_batches must be a whole number from 1"),
+        ("trainer.check_val_every_n_epoch=0", "check_val_every_n_epoch must be a whole number from 1"),
+        ("trainer.limit_train_batches=0", "nothing would be trained"),
+        ("trainer.gradient_clip_val=-1", "gradient_clip_val must be a finite number, 0 or more"),
+        ("trainer.max_epochs=0", "max_epochs must be a whole number from 1"),
+        ("trainer.devices=[a]", "devices"),
+        ("trainer.max_epoch=3", "max_epochs"),  # no abbreviations
+        ("data.vocabulary.min_count=-1", "min_count must be a whole number from 1"),
+        ("data.batch_size=0", "batch_size must be a whole number from 1"),
+    ],
+)
+def test_numbers_that_nothing_can_be_trained_with(tmp_path, capsys, argument, message):
+    assert main([*arguments(tmp_path, 1), f"--{argument}"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("captioner: error: ")
+    assert message in lines[-1]
+
+
+def test_a_config_that_is_not_there_is_named(capsys):
+    assert main(["train", "fit", "-c", "gone.yaml"]) == 2
+    assert capsys.readouterr().err == "captioner: error: gone.yaml: no such config\n"
 
 
 def test_learning_rates_are_logged(root):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.optim import Optimizer
 
-from captioner.configs.faults import MOST_LETTERS, explain, in_one_line
+from captioner.configs.faults import MOST_LETTERS, explain, in_one_line, said_by_part
 from captioner.models import AdditiveAttention, Decoder, Encoder, GridEncoder
 from captioner.training import Schedule
 
@@ -156,3 +156,14 @@ def test_sections_may_be_parts_or_unions():
 def test_errors_in_one_line():
     assert in_one_line("a\n  b\n") == "a b"
     assert in_one_line("x" * 2000) == "x" * MOST_LETTERS + " ..."
+
+
+def test_a_part_s_own_words_are_found_among_a_parser_s():
+    lines = [
+        "Does not validate against any of the Union subtypes",
+        "Errors:",
+        "  - size must be 1",
+        "  - Expected a None",
+    ]
+    assert said_by_part(ValueError("\n".join(lines))) == "size must be 1"
+    assert said_by_part(ValueError("a list:\n  - of files")) == "a list:\n  - of files"

@@ -145,3 +145,10 @@ def test_the_state_is_not_copied_for_the_samples(model, make_rules):
 def test_nonsense_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**arguments)
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-40, 1e-20])
+def test_the_lowest_temperatures_take_the_likeliest_word(temperature):
+    log_probs = torch.tensor([[[0.2, 0.5, 0.3]]]).log()
+    assert word_weights(log_probs, temperature, None, None).tolist() == [[[0, 1, 0]]]
+    assert word_weights(log_probs, temperature, 2, 0.9).tolist() == [[[0, 1, 0]]]

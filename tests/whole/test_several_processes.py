@@ -253,7 +253,7 @@ def test_a_process_without_photos_of_its_own_changes_nothing(folder):
 
 
 def test_one_process_writes(folder):
-    assert {path.name for path in (folder / "two").iterdir()} == {".lock", "checkpoints", "config.yaml", "metrics.csv"}
+    assert {path.name for path in (folder / "two").iterdir()} == {"checkpoints", "config.yaml", "metrics.csv"}
     names = sorted(path.name for path in (folder / "two" / "checkpoints").iterdir())
     assert len(names) == 2
     assert names[1] == "last.ckpt"
