@@ -48,18 +48,20 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[str, str]]:
                 yield f"{path}, line {number}", line.rstrip("\r\n")
 
 
-def parse_json(text: str, where: str) -> Any:
-    """What a JSON text holds: no NaN or infinity, and no key twice in one object.
+def parse_json(text: str, where: str, not_numbers: bool = False) -> Any:
+    """What a JSON text holds, with no key twice in one object.
 
     Args:
         text: the JSON.
         where: its place, for the error.
+        not_numbers: whether NaN and infinity may be among it, as in fields of others that nobody reads here.
 
     Raises:
         ValueError: it is malformed.
     """
+    constant = float if not_numbers else _refuse_constant
     try:
-        return json.loads(text, object_pairs_hook=_without_twins, parse_constant=_refuse_constant)
+        return json.loads(text, object_pairs_hook=_without_twins, parse_constant=constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: malformed JSON: {error}") from error
 

@@ -90,8 +90,7 @@ class TrainingCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Those that there are data for; see Lightning's."""
         every = LightningCLI.subcommands()
-        skipped = {"weights_only"}  # checkpoints are never read otherwise
-        return {name: every[name] | skipped for name in ("fit", "validate")}
+        return {name: every[name] for name in ("fit", "validate")}
 
     def _parse_ckpt_path(self) -> None:
         """Take no arguments from a checkpoint, as Lightning does: a stranger's could have any class built."""
@@ -179,6 +178,7 @@ def sections(any_data: bool) -> dict[str, Any]:
         "stopping": EarlyStopping,
         "samples": SampleCaptions,
         "ckpt_path": str | None,
+        "weights_only": bool | None,  # of Lightning; checkpoints are never read otherwise
         "config": str,
         "print_config": Any,
     }

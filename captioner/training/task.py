@@ -183,8 +183,8 @@ class Task(pl.LightningModule, ABC):
         if before not in (None, name) or not options <= own.defaults.keys():
             was = "" if before is None else f" ({before})"
             raise CheckpointError(
-                f"the checkpoint's run had another optimizer{was} than {name}; resume with the run's own config.yaml, or "
-                "start anew in another --run_dir (from these weights by --model.init_from)"
+                f"the checkpoint's run had another optimizer{was} than {name}; resume with the run's own config.yaml, "
+                "or start anew in another --run_dir (from these weights by --model.init_from)"
             )
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:

@@ -15,6 +15,7 @@ from captioner.data.shards.index import read_index
 from captioner.data.shards.marks import SUFFIX as MARK
 from captioner.data.shards.marks import unfinished_error
 from captioner.files import in_threads
+from captioner.texts import Ids
 from captioner.types import CaptionedImage
 
 THREADS = 16  # that look at many shards at once
@@ -72,24 +73,24 @@ class Shards(Reader):
 
         Raises:
             FileNotFoundError: a shard has no index, or there is no shard.
-            ShardError: an index is damaged, or an image's id comes twice.
+            ShardError: an index is damaged.
+            ValueError: an image's id comes twice.
         """
         folder = None if self.index is None else self.index.get(split)
         copies = None if self.copies is None else Copies(self.copies, int(self.copies_gb * 1e9))
         home = os.path.dirname(self.shards[split])
         if not is_remote(home) and not glob.has_magic(home) and "{" not in home:
             require_there(home or ".", "shards")
-        items: dict[int | str, CaptionedImage] = {}
+        ids = Ids()
+        items = []
         urls = find_shards(self.shards[split])
         for url, index in zip(urls, in_threads(lambda url: read_index(url, folder), urls, THREADS), strict=True):
             shard = Shard(url, index.num_bytes, copies if is_remote(url) else None)
             for entry in index.entries:
                 image = ShardImage(shard, entry.image, entry.offset, entry.size)
-                item = CaptionedImage(entry.image_id, image, tuple(entry.captions))
-                if items.setdefault(entry.image_id, item) is not item:
-                    other = items[entry.image_id].path
-                    raise ShardError(f"{image} and {other} are both called {entry.image_id!r}")
-        return list(items.values())
+                image_id = ids.add(entry.image_id, str(image))
+                items.append(CaptionedImage(image_id, image, tuple(entry.captions)))
+        return items
 
     def read(self, split: str, require_images: bool = True) -> list[CaptionedImage]:
         """See `Reader.read`; the shards must have the length that their indices know."""

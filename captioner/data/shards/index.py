@@ -2,33 +2,44 @@
 
 An index is a file of JSON lines, `SHARD.tar.jsonl`, beside its shard or in a folder of its own:
 
-    {"format": 1, "num_bytes": 262144000, "num_images": 1850}
+    {"format": 1, "num_bytes": 262144000, "num_images": 1850, "checksum": 2774539180}
     {"image": "000000000.jpg", "offset": 512, "size": 134512, "image_id": 391895, "captions": ["a man ..."]}
 
 With it all is known before the first image is read, as training needs it: how many images there are, and how long their
 captions are; and each image is one read at an offset. So an epoch is exact, in one process or many, and what comes
 when depends on (seed, epoch) alone. (WebDataset's own loaders go through shards from end to end: what an epoch is
 over several processes is for their user to say, and a run that was cut off begins a shard anew.)
+
+The checksum (CRC-32) is of all else that the index holds, and is compared when it is read. It finds damage and lines
+that were mixed up; it is no signature. Indices of earlier versions have none, and are read without.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from captioner.data.images import MAX_BYTES, is_image, is_remote, suffix_of, unread
 from captioner.data.shards.marks import ShardError
 from captioner.data.shards.names import file_name
+from captioner.data.shards.notes import Notes, read_notes
 from captioner.data.shards.tar import files_of, head_of, opened, reason_of
 from captioner.files import whole_file
+from captioner.texts import ItemId, caption_text, item_id, parse_json
 from captioner.types import ImageError
 
 FORMAT = 1  # of an index
+CHECKSUM = b', "checksum": '
+UNCHECKED = {"format", "num_bytes", "num_images"}
+"""What the first lines of earlier versions have."""
+
 MAX_TEXT = 1 << 24
 """Bytes of a sample's captions; a larger text is left out."""
 
@@ -42,7 +53,7 @@ class _Entry(NamedTuple):
     image: str
     offset: int
     size: int
-    image_id: int | str
+    image_id: ItemId
     captions: list[str]
 
 
@@ -53,27 +64,13 @@ class _Index(NamedTuple):
     entries: list[_Entry]
 
 
-class _Notes(NamedTuple):
-    """What the text file of a sample says; all that is kept of it.
-
-    Attributes:
-        captions: as written, those of white space alone left out.
-        image_id: of a JSON file, where it has one.
-        trouble: why the file makes no sense; empty if it does.
-    """
-
-    captions: list[str]
-    image_id: int | str | None = None
-    trouble: str = ""
-
-
 class _File(NamedTuple):
     """A file in a shard: an image, or a text (`notes`)."""
 
     name: str
     offset: int
     size: int
-    notes: _Notes | None = None
+    notes: Notes | None = None
 
 
 def index_place(url: str, folder: str | None = None) -> str:
@@ -89,7 +86,7 @@ def index_shard(url: str, folder: str | None = None) -> tuple[int, list[ImageErr
     A file's key is its name up to the first dot behind its folder. The files of one key are a sample. Its image is the
     first whose suffix is an image's, where KEY.jpg goes before KEY.mask.png. Its captions are "captions" or "caption"
     of KEY.json, a text or a list, or else the lines of KEY.txt; its id is "image_id" of KEY.json, or else the image's
-    name behind the shard's.
+    name behind the shard's. A text that makes no sense is left out, see `read_notes`; its image is not.
 
     Photos whose names hold dots are samples of their own, if they have captions (or ids) of their own: `photo v1.5.jpg`
     with `photo v1.5.txt`, beside `photo v1.6.jpg` with `photo v1.6.txt`.
@@ -156,45 +153,23 @@ def _file(url: str, member: tarfile.TarInfo, content: IO[bytes], problems: list[
                 ImageError(where, f"left out: has {member.size:,} bytes, and captions at most {MAX_TEXT:,}")
             )
             return None
-        return _File(*place, (_json_notes if ending == ".json" else _text_notes)(content.read()))
+        return _File(*place, read_notes(content.read(), ending == ".json", where))
     if not is_image(member.name, partial(head_of, content)):
         return None
-    reason = f"has {member.size:,} bytes" if member.size > MAX_BYTES else unread(member.name, head_of(content))
+    if 0 < member.size <= MAX_BYTES:
+        reason = unread(member.name, head_of(content))
+    else:
+        reason = f"has {member.size:,} bytes" if member.size else "is empty"
     if reason is not None:
         problems.append(ImageError(where, f"left out: {reason}"))
         return None
     return _File(*place)
 
 
-def _json_notes(text: bytes) -> _Notes:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return _Notes([], trouble=reason_of(error))
-    notes = found if isinstance(found, dict) else {}
-    captions = notes.get("captions") or notes.get("caption")
-    captions = [captions] if isinstance(captions, str) else captions if isinstance(captions, list) else []
-    image_id = notes.get("image_id")
-    return _Notes(_written(captions), image_id if isinstance(image_id, int | str) else None)
-
-
-def _text_notes(text: bytes) -> _Notes:
-    try:
-        return _Notes(_written(text.decode("utf-8-sig").splitlines()))
-    except UnicodeDecodeError as error:
-        return _Notes([], trouble=reason_of(error))
-
-
-def _written(captions: list[Any]) -> list[str]:
-    """The captions that are texts and say something."""
-    stripped = [caption.strip() for caption in captions if isinstance(caption, str)]
-    return [caption for caption in stripped if caption]
-
-
 def _entries(url: str, sample: dict[str, _File], problems: list[ImageError]) -> Iterator[_Entry]:
     """The index's lines of the files of one key: one for its image, and one for each image with notes of its own."""
     images = [suffix for suffix, file in sample.items() if file.notes is None]
-    stems = {suffix: stem for suffix in images if (stem := suffix.rpartition(".")[0]) and any(_notes(sample, stem))}
+    stems = {suffix: stem for suffix in images if (stem := _stem(suffix)) and _notes(sample, stem) != ([], None)}
     rest = [suffix for suffix in images if suffix not in stems]
     fewest = min((suffix.count(".") for suffix in rest), default=0)
     alike = [
@@ -205,39 +180,44 @@ def _entries(url: str, sample: dict[str, _File], problems: list[ImageError]) -> 
     for suffix in alike:
         reason = "left out: its sample has another image, and it has no captions of its own"
         problems.append(ImageError(f"{url}/{sample[suffix].name}", reason))
+    for stem in dict.fromkeys([*stems.values(), *map(_stem, images)]):
+        for name, notes in _texts(sample, stem):
+            if notes.trouble:
+                problems.append(ImageError(f"{url}/{name}", f"left out: {notes.trouble}"))
     for suffix in images:
         if suffix in stems:
-            yield _entry(url, sample, suffix, stems[suffix], problems)
+            yield _entry(url, sample, suffix, stems[suffix])
 
 
-def _entry(url: str, sample: dict[str, _File], suffix: str, stem: str, problems: list[ImageError]) -> _Entry:
+def _stem(suffix: str) -> str:
+    """What an image's suffix has before its last dot, and those of its own texts before ".json" and ".txt"."""
+    return suffix.rpartition(".")[0]
+
+
+def _entry(url: str, sample: dict[str, _File], suffix: str, stem: str) -> _Entry:
     """An image's line.
 
     Args:
         url: of the shard.
         sample: the files of a key.
         suffix: the image's.
-        stem: what its texts' suffixes have before ".json" and ".txt".
-        problems: where a text that makes no sense is noted down.
+        stem: of its texts, see `_stem`.
     """
     image = sample[suffix]
     captions, image_id = _notes(sample, stem)
-    for name, notes in _texts(sample, stem):
-        if notes.trouble:
-            problems.append(ImageError(f"{url}/{name}", f"left out: {notes.trouble}"))
     if image_id is None:
         image_id = f"{file_name(url)}/{image.name}"
     return _Entry(image.name, image.offset, image.size, image_id, captions)
 
 
-def _notes(sample: dict[str, _File], stem: str) -> tuple[list[str], int | str | None]:
+def _notes(sample: dict[str, _File], stem: str) -> tuple[list[str], ItemId | None]:
     """The captions and the id in a sample's texts: those of the JSON file first."""
     texts = [notes for _, notes in _texts(sample, stem)]
     captions: list[str] = next((notes.captions for notes in texts if notes.captions), [])
     return captions, next((notes.image_id for notes in texts if notes.image_id is not None), None)
 
 
-def _texts(sample: dict[str, _File], stem: str) -> Iterator[tuple[str, _Notes]]:
+def _texts(sample: dict[str, _File], stem: str) -> Iterator[tuple[str, Notes]]:
     """A sample's JSON file and its text file, where it has them; see `_entry`."""
     for ending in ("json", "txt"):
         file = sample.get(f"{stem}.{ending}" if stem else ending)
@@ -248,9 +228,28 @@ def _texts(sample: dict[str, _File], stem: str) -> Iterator[tuple[str, _Notes]]:
 def _write_index(path: Path, index: _Index) -> None:
     """Write an index, whole or not at all."""
     head = {"format": FORMAT, "num_bytes": index.num_bytes, "num_images": len(index.entries)}
+    text = json.dumps(head).encode().removesuffix(b"}")
     with whole_file(path) as file:
-        for line in (head, *(entry._asdict() for entry in index.entries)):
-            file.write(json.dumps(line).encode() + b"\n")
+        file.write(text + CHECKSUM + str(_checksum(text, _lines(index))).encode() + b"}\n")
+        file.writelines(_lines(index))
+
+
+def _lines(index: _Index) -> Iterator[bytes]:
+    """The lines behind the first, one at a time: together they may take several times the memory of the captions."""
+    return (json.dumps(entry._asdict()).encode() + b"\n" for entry in index.entries)
+
+
+def _checksum(head: bytes, lines: Iterable[bytes]) -> int:
+    """CRC-32 of an index.
+
+    Args:
+        head: its first line up to the checksum.
+        lines: the others, with their line breaks.
+    """
+    checksum = zlib.crc32(head)
+    for line in lines:
+        checksum = zlib.crc32(line, checksum)
+    return checksum
 
 
 def read_index(url: str, folder: str | None) -> _Index:
@@ -263,13 +262,17 @@ def read_index(url: str, folder: str | None) -> _Index:
     place = index_place(url, folder)
     try:
         with opened(place) as file:
-            head, *lines = map(json.loads, file.read().splitlines())
+            first, *lines = file.read().splitlines(keepends=True) or [b""]
+        head = parse_json(first.decode(), "line 1")
         if _whole(head["format"]) > FORMAT:
             raise ShardError(f"{place}: made by a newer captioner: pip install --upgrade captioner")
-        entries = [_checked(_Entry(**line)) for line in lines]
-        if len(entries) != head["num_images"]:
-            raise ValueError(f"{len(entries):,} of {_whole(head['num_images']):,} lines")
-        return _Index(_whole(head["num_bytes"]), entries)
+        if head.keys() != UNCHECKED and head.get("checksum") != _checksum(first.rpartition(CHECKSUM)[0], lines):
+            raise ValueError("its checksum is another one")
+        num_bytes = _whole(head["num_bytes"], most=sys.maxsize)
+        entries = [_read_entry(line, f"line {number}", num_bytes) for number, line in enumerate(lines, start=2)]
+        if len(entries) != _whole(head["num_images"]):
+            raise ValueError(f"{len(entries):,} of {head['num_images']:,} lines")
+        return _Index(num_bytes, entries)
     except FileNotFoundError as error:
         command = f"captioner shards '{url}'" + ("" if folder is None else f" --output '{folder}'")
         raise FileNotFoundError(f"{place}: the shard has no index; this makes it: {command}") from error
@@ -279,27 +282,41 @@ def read_index(url: str, folder: str | None) -> _Index:
         raise ShardError(f"{place}: damaged ({reason_of(error)}), or not a shard's index; make it again") from error
 
 
-def _checked(entry: _Entry) -> _Entry:
-    """An entry whose values are of their types.
+def _read_entry(line: bytes, where: str, num_bytes: int) -> _Entry:
+    """An image, of its line.
+
+    Args:
+        line: its JSON.
+        where: its place, for errors.
+        num_bytes: of the shard.
 
     Raises:
-        ValueError: one is not.
+        ValueError: it is malformed, or a value is none that can be.
+        TypeError: it has other fields.
     """
-    if not isinstance(entry.image_id, int | str):
-        raise ValueError(f"the image_id {entry.image_id!r} is neither a whole number nor a text")
+    entry = _Entry(**parse_json(line.decode(), where))
+    item_id(entry.image_id, where)
     if not isinstance(entry.image, str):
-        raise ValueError(f"the image {entry.image!r} is not a name")
-    if not isinstance(entry.captions, list) or not all(isinstance(caption, str) for caption in entry.captions):
-        raise ValueError(f"the captions {entry.captions!r} of {entry.image} are not a list of texts")
-    return entry._replace(offset=_whole(entry.offset), size=_whole(entry.size))
+        raise ValueError(f"{where}: the image {entry.image!r:.100} is not a name")
+    if not isinstance(entry.captions, list):
+        raise ValueError(f"{where}: the captions {entry.captions!r:.100} are not a list of texts")
+    for caption in entry.captions:
+        caption_text(caption, where)
+    last = num_bytes - _whole(entry.size, least=1)
+    if _whole(entry.offset, least=tarfile.BLOCKSIZE, most=last) % tarfile.BLOCKSIZE:
+        raise ValueError(f"{where}: no file in a tar begins at byte {entry.offset:,}")
+    return entry
 
 
-def _whole(number: object) -> int:
-    """A whole number of at least 0.
+def _whole(number: object, least: int = 0, most: int | None = None) -> int:
+    """A whole number in a range.
 
     Raises:
         ValueError: it is something else.
     """
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise ValueError(f"{number!r} where a whole number is expected")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ValueError(f"{number!r:.100} where a whole number is expected")
+    if number < least or (most is not None and number > most):
+        upper = "" if most is None else f" and at most {most:,}"
+        raise ValueError(f"{number:,} where a whole number of at least {least:,}{upper} is expected")
     return number

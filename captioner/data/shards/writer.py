@@ -12,6 +12,7 @@ from pathlib import Path
 from captioner.data.images import HEAD, is_image, suffix_of, unread
 from captioner.data.shards.index import index_place, index_shard
 from captioner.data.shards.marks import mark, mark_of, shards_of
+from captioner.data.shards.notes import read_notes
 from captioner.data.shards.tar import reason_of
 from captioner.files import held, kept, whole_file
 from captioner.progress import progress_bar
@@ -33,7 +34,7 @@ def write_shards(
         max_bytes: images of a shard, in bytes; one that is larger has a shard of its own.
 
     Returns:
-        The shards, and one error for each image that cannot be read; all others are in.
+        The shards, and one error for each image that cannot be read, now or from its shard; all others are in.
 
     Raises:
         ValueError: the folder holds shards of this name that are finished.
@@ -66,7 +67,7 @@ def _write(
             except ImageError as error:
                 problems.append(error)
             bar.advance()
-    return writer.shards, problems
+    return writer.shards, problems + writer.problems
 
 
 class _Writer:
@@ -80,6 +81,7 @@ class _Writer:
         self.num_images = 0
         self.num_bytes = 0  # in the shard that is open
         self.shards: list[Path] = []
+        self.problems: list[ImageError] = []  # of files that their shard's index leaves out
         self.archive: tarfile.TarFile | None = None
         self.opened = ExitStack()  # what is open of a shard
 
@@ -95,7 +97,7 @@ class _Writer:
         """Add an image with its captions.
 
         Raises:
-            ImageError: it cannot be read, or is no image.
+            ImageError: it cannot be read, or is no image, or its id or its captions could not be read again.
         """
         try:
             data = item.path.read_bytes()
@@ -106,14 +108,17 @@ class _Writer:
         if (reason := unread(item.path.name, data[:HEAD])) is not None:
             raise ImageError(str(item.path), reason)
         suffix = suffix_of(item.path.name)
+        notes = {"image_id": item.image_id, "captions": list(item.captions), "file_name": item.path.name}
+        text = json.dumps(notes).encode()
+        if trouble := read_notes(text, is_json=True, where=str(item.path)).trouble:
+            raise ImageError(str(item.path), trouble)
         if self.num_bytes + len(data) > self.max_bytes:
             self._finish()
         if self.archive is None:
             self.check()
             file = self.opened.enter_context(whole_file(self._path()))
             self.archive = self.opened.enter_context(tarfile.TarFile(fileobj=file, mode="w"))
-        notes = {"image_id": item.image_id, "captions": list(item.captions), "file_name": item.path.name}
-        for ending, content in ((suffix, data), (".json", json.dumps(notes).encode())):
+        for ending, content in ((suffix, data), (".json", text)):
             member = tarfile.TarInfo(f"{self.num_images:09d}{ending}")
             member.size = len(content)
             self.archive.addfile(member, io.BytesIO(content))
@@ -124,7 +129,7 @@ class _Writer:
         if self.archive is None:
             return
         self.opened.close()
-        index_shard(str(self._path()))
+        self.problems += index_shard(str(self._path()))[1]
         self.shards.append(self._path())
         self.archive, self.num_bytes = None, 0
 

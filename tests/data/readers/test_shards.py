@@ -7,9 +7,10 @@ import tarfile
 
 import fsspec
 import pytest
+from shard_cases import jpeg, pack
 
 from captioner.data import Shards, find_images, find_reader, stream_shard
-from captioner.data.shards import ShardError
+from captioner.data.shards import ShardError, index_shard
 from captioner.data.shards.storage import COPY_SUFFIX
 
 
@@ -43,6 +44,15 @@ def test_remote_shards(remote, packed, photos, tmp_path, copied):
     fsspec.filesystem("memory").pipe("/bucket/dev-000000.tar", b"other")
     with pytest.raises(ShardError, match=r"dev-000000.tar: has 5 bytes"):
         reader.read("dev")
+
+
+@pytest.mark.parametrize("ids", [(5, 5), (5, "5"), ("a", "a"), (1.0, 1)])
+def test_an_id_comes_once(tmp_path, draw, ids):
+    for name, image_id in zip("xy", ids, strict=True):
+        notes = json.dumps({"image_id": image_id}).encode()
+        index_shard(pack(tmp_path / f"{name}.tar", [("1.jpg", jpeg(draw)), ("1.json", notes)]))
+    with pytest.raises(ValueError, match=r"y\.tar/1\.jpg: a second image with the id .*; the first: .*x\.tar/1\.jpg"):
+        Shards({"all": f"{tmp_path}/?.tar"}).read("all")
 
 
 def test_images_are_found_beside_shards(packed):

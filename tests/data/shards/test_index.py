@@ -53,11 +53,6 @@ def test_two_of_one_name(tmp_path, draw):
     shard = pack(tmp_path / "x.tar", [("1.jpg", jpeg(draw, 1)), ("1.JPG", jpeg(draw, 2))])
     with pytest.raises(ShardError, match=r"x.tar/1.JPG: the sample '1' has two files .jpg"):
         index_shard(shard)
-    for name in ("x", "y"):
-        notes = json.dumps({"image_id": 5}).encode()
-        index_shard(pack(tmp_path / f"{name}.tar", [("1.jpg", jpeg(draw)), ("1.json", notes)]))
-    with pytest.raises(ShardError, match="are both called 5"):
-        Shards({"all": f"{tmp_path}/?.tar"}).read("all")
 
 
 def test_a_stale_or_damaged_index_is_an_error(packed, tmp_path):
@@ -153,25 +148,119 @@ def test_texts_are_bounded(tmp_path, draw, monkeypatch):
         index_shard(shard)
 
 
-def test_an_index_holds_values_of_their_types(packed, tmp_path):
+@pytest.fixture
+def one_index(packed, tmp_path):
+    """The index of a shard, where it may be changed."""
     for path in packed.glob("dev-000000*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    place = tmp_path / "dev-000000.tar.jsonl"
-    whole = place.read_text().splitlines(keepends=True)
-    head, line = json.loads(whole[0]), json.loads(whole[1])
+    return tmp_path / "dev-000000.tar.jsonl"
+
+
+def read(one_index):
+    return Shards({"dev": str(one_index.with_suffix(""))}).read("dev")
+
+
+def test_a_file_of_notes_that_makes_no_sense_is_named(tmp_path, draw):
+    """With its photo alone, and where the photo's name holds dots; the photo is in without it."""
+    bad = json.dumps({"image_id": 1.5, "captions": ["a dog"]}).encode()
+    for key in ("a", "b v1.5", "c"):
+        shard = pack(tmp_path / "0.tar", [(f"{key}.jpg", jpeg(draw)), (f"{key}.json", bad), (f"{key}.txt", b"a cat")])
+        num_images, problems = index_shard(shard)
+        reason = "left out: image id 1.5; a whole number or a text is expected"
+        assert (num_images, [(problem.name, problem.reason) for problem in problems]) == (
+            1,
+            [(f"{shard}/{key}.json", reason)],
+        )
+        (item,) = find_reader(tmp_path).read("all")
+        assert (item.image_id, item.captions) == (f"0.tar/{key}.jpg", ("a cat",))
+
+
+def test_an_id_of_0_is_one(tmp_path, draw):
+    files = [
+        (f"photo v1.{number}.{ending}", text)
+        for number in (0, 1)
+        for ending, text in (("jpg", jpeg(draw)), ("json", json.dumps({"image_id": float(number)}).encode()))
+    ]
+    assert index_shard(pack(tmp_path / "0.tar", files)) == (2, [])
+    ids = [item.image_id for item in find_reader(tmp_path).read("all")]
+    assert [(image_id, type(image_id)) for image_id in ids] == [(0, int), (1, int)]
+
+
+def test_an_empty_photo_is_left_out(tmp_path, draw):
+    shard = pack(tmp_path / "0.tar", [("a.jpg", b""), ("b.jpg", jpeg(draw))])
+    num_images, problems = index_shard(shard)
+    assert (num_images, [str(problem) for problem in problems]) == (1, [f"{shard}/a.jpg: left out: is empty"])
+
+
+def test_any_change_of_an_index_is_found(one_index):
+    """Each of its values, swapped lines and values among them; whether it is possible or not."""
+    whole = one_index.read_text()
+    head, *lines = [json.loads(line) for line in whole.splitlines()]
+    assert read(one_index)
+    changed = [
+        [{**head, **change}, *lines]
+        for change in (
+            {"num_bytes": head["num_bytes"] + 512},
+            {"checksum": 5},
+            {"checksum": None},
+            {"checksum": str(head["checksum"])},
+        )
+    ]
+    changed += [
+        [{"format": 1, "num_bytes": head["num_bytes"], "num_images": len(lines), "check": head["checksum"]}, *lines]
+    ]
+    changed += [
+        [head, {**lines[0], **change}, *lines[1:]]
+        for change in (
+            {"image": "x.jpg"},
+            {"image_id": 5},
+            {"captions": ["a dog"]},
+            {"size": lines[0]["size"] - 1},
+            {"size": 0},
+            {"offset": lines[0]["offset"] + 512},
+        )
+    ]
+    offsets = [line["offset"] for line in lines]
+    offsets[:2] = offsets[1::-1]
+    swapped = [{**line, "offset": offset} for line, offset in zip(lines, offsets, strict=True)]
+    changed += [[head, *swapped], [head, *lines[::-1]], [{**head, "num_images": len(lines) - 1}, *lines[:-1]]]
+    for entries in changed:
+        one_index.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        with pytest.raises(
+            ShardError, match=r"dev-000000.tar.jsonl: damaged \(its checksum is another one\), or .*again"
+        ):
+            read(one_index)
+    one_index.write_text(whole)
+    assert read(one_index)
+
+
+def test_an_index_without_a_checksum_holds_values_of_their_types(one_index):
+    """As version 0.1.0 wrote it."""
+    before = read(one_index)
+    first, *rest = one_index.read_text().splitlines(keepends=True)
+    head, line = json.loads(first), json.loads(rest[0])
+    del head["checksum"]
+    whole = [json.dumps(head) + "\n", *rest]
+    one_index.write_text("".join(whole))
+    assert read(one_index) == before
     heads = [{"format": value} for value in ("1", None, [], 1.5, True)]
     heads += [{"num_bytes": value} for value in ("9", None, -1, 0.5)] + [
-        {"num_images": value} for value in ("1", None, [])
+        {"num_images": value} for value in ("1", None, [], float(len(rest)))
     ]
-    lines = [{"offset": value} for value in ("9", None, -512, 1.5, True)] + [{"size": "9"}, {"image": 5}]
+    heads += [{"num_bytes": 10**30}, {"num_bytes": line["offset"] + line["size"] - 1}]
+    lines = [{"offset": value} for value in ("9", None, -512, 1.5, True, 0, 513, head["num_bytes"], 10**15, 10**30)]
+    lines += [{"size": value} for value in ("9", 0, -1, 2.0, True, head["num_bytes"], 10**15, 10**30)] + [{"image": 5}]
+    lines += [{"image_id": value} for value in (True, 1.5, None, [1], "")] + [{"captions": ["a \ud83d"]}]
     lines += [{"captions": value} for value in ("a dog", None, [5], [["a"]], {"a": "b"})] + [{"more": 1}]
     bad = [json.dumps({**head, **change}) + "\n" + "".join(whole[1:]) for change in heads]
     bad += [whole[0] + json.dumps({**line, **change}) + "\n" + "".join(whole[2:]) for change in lines]
     bad += ["[" * 100_000, "\xff\xfe", "null\n", whole[0] + "5\n" * (len(whole) - 1)]
+    bad += [json.dumps({**head, "num_images": True}) + "\n" + rest[0]]
+    bad += ["".join(whole).replace('"size": ', '"size": 1, "size": ', 1)]
     for text in bad:
-        place.write_text(text)
+        one_index.write_text(text)
         with pytest.raises(ShardError, match=r"dev-000000.tar.jsonl: damaged .*make it again"):
-            Shards({"dev": f"{tmp_path}/dev-*.tar"}).read("dev")
-    place.write_text(json.dumps({**head, "format": 2}) + "\n" + "".join(whole[1:]))
+            read(one_index)
+    one_index.write_text(json.dumps({**head, "format": 2}) + "\n" + "".join(whole[1:]))
     with pytest.raises(ShardError, match="made by a newer captioner"):
-        Shards({"dev": f"{tmp_path}/dev-*.tar"}).read("dev")
+        read(one_index)

@@ -35,6 +35,25 @@ def test_an_image_that_cannot_be_packed_is_left_out(photos, tmp_path):
     assert [item.image_id for item in items] == [good[0].image_id, good[1].image_id]
 
 
+def test_what_could_not_be_read_again_is_left_out(photos, tmp_path):
+    """Not packed with another id or without its captions; an empty file is named, too."""
+    good, *rest = photos.read("dev")
+    path = rest[0].path
+    bad = [CaptionedImage(image_id, path, captions) for image_id, captions in ((1.5, ()), ("", ()), (1, ("a \ud83d",)))]
+    (tmp_path / "empty.jpg").touch()
+    items = [*bad, good, CaptionedImage("empty", tmp_path / "empty.jpg")]
+    _, problems = write_shards(items, tmp_path / "new", "all")
+    assert [problem.name for problem in problems] == [str(path)] * 3 + [f"{tmp_path}/new/all-000000.tar/000000001.jpg"]
+    assert [problem.reason.partition(";")[0] for problem in problems] == [
+        "image id 1.5",
+        "image id ''",
+        "the captions[0] 'a \\ud83d' holds half a character, '\\ud83d': it was cut in the middle of an emoji, say",
+        "left out: is empty",
+    ]
+    (item,) = Shards({"all": f"{tmp_path}/new/*.tar"}).read("all")
+    assert (item.image_id, item.captions) == (good.image_id, good.captions)
+
+
 def test_webdataset_reads_what_is_packed(photos, packed):
     webdataset = pytest.importorskip("webdataset")
     urls = find_shards(f"{packed}/train-*.tar")
@@ -108,9 +127,10 @@ def test_a_folder_that_vanishes_between_shards_is_an_error(photos, tmp_path, mon
     original = writer.index_shard
 
     def index_and_vanish(url):
-        original(url)
+        found = original(url)
         if url.endswith("-000002.tar"):
             shutil.rmtree(folder)
+        return found
 
     monkeypatch.setattr(writer, "index_shard", index_and_vanish)
     with pytest.raises(FileNotFoundError, match="the folder was removed"):
