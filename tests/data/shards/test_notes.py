@@ -74,8 +74,8 @@ def test_captions(text, captions):
         ('{"captions": ["\\udc00"]}', "the captions[0] '\\udc00' holds half a character, '\\udc00': "),
         ('{"caption": "a dog", "caption": "a cat"}', "malformed JSON: the key 'caption' comes twice in one object"),
         ('{"image_id": 1, "image_id": 2}', "malformed JSON: the key 'image_id' comes twice in one object"),
-        ('{"image_id": NaN}', "malformed JSON: NaN is not a number in JSON"),
-        ('{"image_id": -Infinity}', "malformed JSON: -Infinity is not a number in JSON"),
+        ('{"image_id": NaN}', "image id nan; a whole number or a text"),
+        ('{"image_id": -Infinity}', "image id -inf; a whole number or a text"),
         ("{broken", "malformed JSON: Expecting property name"),
         ("", "malformed JSON: Expecting value"),
         ("[" * 100_000, "malformed JSON: "),
@@ -100,3 +100,7 @@ def test_texts_are_utf_8():
     for is_json in (False, True):
         notes = read_notes(b'{"caption": "\xff"}', is_json, PLACE)
         assert notes == Notes([], None, "not UTF-8 text (invalid start byte at byte 13): save it in UTF-8")
+
+
+def test_other_fields_of_others_may_be_no_numbers():
+    assert read_notes(b'{"caption": "a dog", "similarity": NaN}', True, "here") == Notes(["a dog"])
