@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from captioner.cli.arguments.config import data_and_encoder
-from captioner.cli.arguments.photos import add_trust, report
+from captioner.cli.arguments.photos import add_trust, non_negative, positive, report
 
 if TYPE_CHECKING:
     from captioner.data.images import Augmentation, ImageTransform
@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="with a folder: the model file whose encoder is taken; default: the one that ships with captioner",
     )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images at a time (default 32)")
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images at a time (default 32)")
     parser.add_argument(
-        "--num-workers", type=int, default=2, metavar="N", help="processes that load images (default 2)"
+        "--num-workers", type=non_negative, default=2, metavar="N", help="processes that load images (default 2)"
     )
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, ... (default auto)"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli.arguments.config import data_and_encoder
-from captioner.cli.arguments.photos import positive, report
+from captioner.cli.arguments.photos import non_negative, positive, report
 
 if TYPE_CHECKING:
     from captioner.models.encoders import Encoder, RegionEncoder
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=positive, default=4, metavar="N", help="photos at a time (default 4)")
     parser.add_argument(
-        "--num-workers", type=int, default=2, metavar="N", help="processes that load photos (default 2)"
+        "--num-workers", type=non_negative, default=2, metavar="N", help="processes that load photos (default 2)"
     )
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, ... (default auto)"

@@ -71,6 +71,43 @@ def test_broken_photos_are_named_and_the_rest_is_stored(data, model_file, tmp_pa
     assert f"captioner: {data / '1.png'}: not an image" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "number", "message"),
+    [
+        ("--num-workers", "-1", "-1 is not at least 0"),
+        ("--batch-size", "0", "0 is not at least 1"),
+        ("--batch-size", "-4", "-4 is not at least 1"),
+        ("--batch-size", "10000000000", "10000000000 is more than 1,000,000,000"),
+    ],
+)
+def test_numbers_that_cannot_be(option, number, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["cache", "--data", "anything", "--cache", "c", option, number])
+    assert stop.value.code == 2
+    assert f"argument {option}: {message}" in capsys.readouterr().err
+
+
+def test_two_photos_of_one_name_are_both_stored(data, model_file, draw, tmp_path, capsys):
+    """The bytes count, not the name."""
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    draw(9).save(other / "1.png")
+    arguments = [
+        "--model",
+        str(model_file),
+        "--cache",
+        str(tmp_path / "cache"),
+        "--num-workers",
+        "0",
+        "--device",
+        "cpu",
+    ]
+    assert main(["cache", "--data", str(data), *arguments]) == 0
+    capsys.readouterr()
+    assert main(["cache", "--data", str(other), *arguments]) == 0
+    assert "1 images to encode" in capsys.readouterr().out
+
+
 def test_a_place_for_the_cache_is_needed(data, model_file, capsys):
     assert main(["cache", "--data", str(data), "--model", str(model_file)]) == 2
     assert "--cache DIR is missing" in capsys.readouterr().err

@@ -78,6 +78,16 @@ def test_photos_of_a_folder(album, good_names, broken_names, weights, tmp_path, 
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "r").glob("*.safetensors")} == before
 
 
+def test_two_photos_of_one_name_in_two_calls(draw, weights, tmp_path, capsys):
+    paths = [tmp_path / folder / "1.png" for folder in "ab"]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        draw(number).save(path)
+    arguments = ["--output", str(tmp_path / "r"), *of(weights)]
+    assert [main(["regions", str(path), *arguments]) for path in (paths[0], paths[0], paths[1])] == [0, 0, 1]
+    assert f"captioner: {paths[1]}: is called '1.png', and the regions that" in capsys.readouterr().err
+
+
 def test_another_detector_into_the_same_folder(album, weights, tmp_path, capsys):
     photo = str(album / "grey.png")
     assert main(["regions", photo, "--output", str(tmp_path / "r"), *of(weights)]) == 0
@@ -149,6 +159,16 @@ def test_features_of_others(tmp_path, capsys):
     assert f"captioner: {tmp_path}/a.tsv, line 2: 2 columns" in capsys.readouterr().err
     regions = RegionFile(tmp_path / "r").read("17")
     assert (regions.features.tolist(), regions.boxes.tolist(), regions.size) == ([[1, 2]], [[0, 0, 1, 1]], (60, 40))
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "least"), [("--num-workers", -1, 0), ("--batch-size", 0, 1), ("--num-regions", 0, 1)]
+)
+def test_numbers_that_cannot_be(option, number, least, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["regions", "x.jpg", "--output", "r", option, str(number)])
+    assert stop.value.code == 2
+    assert f"argument {option}: {number} is not at least {least}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

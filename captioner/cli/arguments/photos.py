@@ -24,9 +24,18 @@ def one_line(text: str) -> str:
 
 def positive(text: str) -> int:
     """A whole number of at least 1, as an argument."""
+    return _number(text, 1)
+
+
+def non_negative(text: str) -> int:
+    """A whole number of at least 0, as an argument."""
+    return _number(text, 0)
+
+
+def _number(text: str, least: int) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{number} is not at least {least}")
     if number > MAX_NUMBER:
         raise argparse.ArgumentTypeError(f"{number} is more than {MAX_NUMBER:,}")
     return number

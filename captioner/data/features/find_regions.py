@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from captioner.data.features.regions import Regions
+from captioner.data.features.cache import HASH_THREADS, file_digest
+from captioner.data.features.regions import RegionFile, Regions
 from captioner.data.features.write_regions import RegionWriter
 from captioner.data.images import ImageTransform
-from captioner.files import locked
+from captioner.files import in_threads, locked
 from captioner.progress import logged_progress
 from captioner.types import CaptionedImage, ImageError
 
@@ -36,7 +38,7 @@ def build_regions(
 
     Args:
         folder: of the shards; made where it is missing.
-        items: the images; those whose key is in already are skipped.
+        items: the images; those that are in already are skipped.
         detect: a detector, on the device.
         transform: fits images to it.
         made_with: what the features are from, see `RegionFile`.
@@ -46,7 +48,8 @@ def build_regions(
         device: where the detector runs.
 
     Returns:
-        One error for each image that cannot be read, or whose key another image has; all others are in.
+        One error for each image that cannot be read, or whose key another image has, here or in the folder; all others
+        are in.
 
     Raises:
         RegionError: the folder holds features from something else, or the format cannot hold these.
@@ -54,7 +57,7 @@ def build_regions(
     """
     folder = Path(folder)
     with locked(folder), RegionWriter(folder, made_with, dtype) as writer:
-        todo, problems = _to_find(items, writer.done)
+        todo, problems = _to_find(items, writer.there, transform)
         loader = DataLoader(
             _Photos(todo, transform),
             batch_size=batch_size,
@@ -69,12 +72,15 @@ def build_regions(
                 if good:
                     pixels = torch.stack([photo.pixels for photo in good])  # (B, 3, S, S)
                     for photo, found in zip(good, detect(pixels.to(device)), strict=True):
-                        writer.add(photo.key, _in_pixels(found, photo.size, transform))
+                        regions = _in_pixels(found, photo.size, transform)
+                        writer.add(photo.key, regions._replace(photo=photo.digest))
                 advance(len(loaded))
     return problems
 
 
-def _to_find(items: Iterable[CaptionedImage], done: set[str]) -> tuple[list[CaptionedImage], list[ImageError]]:
+def _to_find(
+    items: Iterable[CaptionedImage], stored: RegionFile | None, transform: ImageTransform
+) -> tuple[list[CaptionedImage], list[ImageError]]:
     """The images that are not in yet; and those whose key is that of another one."""
     todo: dict[str, CaptionedImage] = {}
     problems = []
@@ -82,7 +88,33 @@ def _to_find(items: Iterable[CaptionedImage], done: set[str]) -> tuple[list[Capt
         other = todo.setdefault(str(item.key), item)
         if other.path != item.path:
             problems.append(ImageError(str(item.path), f"is called {str(item.key)!r}, as {other.path} is"))
-    return [item for key, item in todo.items() if key not in done], problems
+    if stored is None:
+        return list(todo.values()), problems
+    there = [todo.pop(key) for key in [*todo] if key in stored.places]
+    with logged_progress("hashing", len(there)) as advance:
+        for problem in in_threads(lambda item: _clash(item, stored, transform), there, HASH_THREADS):
+            problems += [] if problem is None else [problem]
+            advance(1)
+    return list(todo.values()), problems
+
+
+def _clash(item: CaptionedImage, stored: RegionFile, transform: ImageTransform) -> ImageError | None:
+    """The error for an image whose key is stored, if that is another photo's; or why the image cannot be read."""
+    key = str(item.key)
+    digest, size = stored.photo(key)
+    try:
+        found = transform.photo(item.path).size if digest is None else file_digest(item.path)
+    except ImageError as error:
+        return error
+    if isinstance(found, ImageError):
+        return found
+    if found == (size if digest is None else digest):
+        return None
+    return ImageError(
+        str(item.path),
+        f"is called {key!r}, and the regions that {stored.path} holds under this name are of another photo (or of this "
+        "one before it was changed): rename it, or choose another folder",
+    )
 
 
 def _in_pixels(found: tuple[Tensor, Tensor, Tensor], size: tuple[int, int], transform: ImageTransform) -> Regions:
@@ -99,6 +131,7 @@ class _Photo(NamedTuple):
     key: str
     pixels: Tensor
     size: tuple[int, int]
+    digest: str
 
 
 class _Photos(Dataset):
@@ -114,7 +147,12 @@ class _Photos(Dataset):
     def __getitem__(self, index: int) -> _Photo | ImageError:
         item = self.items[index]
         try:
-            photo = self.transform.photo(item.path)
+            data = item.path.read_bytes()  # hashed and decoded from the same bytes
+            photo = self.transform.photo(data)
         except ImageError as error:
-            return error
-        return _Photo(str(item.key), self.transform(photo.pixels, photo.box), photo.size)
+            return ImageError(str(item.path), error.reason)
+        except OSError as error:
+            return ImageError(str(item.path), error.strerror or type(error).__name__)
+        return _Photo(
+            str(item.key), self.transform(photo.pixels, photo.box), photo.size, hashlib.sha256(data).hexdigest()
+        )

@@ -10,9 +10,11 @@ A file of regions is `.safetensors`; a folder of such files (shards) is read as 
 
 and one metadata entry, "captioner_regions", a JSON text: `{"format": 1, "keys": [...], "made_with": ...}`. The I keys
 name the images: the data set's own ids as text ("391895" for COCO's 391895), or file names. "made_with" says which
-detector and transform the features are from (`identity.identity`), or is null. Files that this package writes have two
-entries more: "rows", for each image the CRC-32 of its rows (features, boxes and scores, one after the other), which is
-compared when they are read; and "checksum", that of everything else (`checksum_of`), compared when a file is opened.
+detector and transform the features are from (`identity.identity`), or is null. "photos" has for each image the SHA-256
+of its file, or null if that is not known; a second photo of one name is noticed by it. It may be left out, as earlier
+versions did. Files that this package writes have two entries more: "rows", for each image the CRC-32 of its rows
+(features, boxes and scores, one after the other), which is compared when they are read; and "checksum", that of
+everything else (`checksum_of`), compared when a file is opened.
 
 An image of a data set is looked up under these names, the first that there is: its key, its file's name, that
 name without the suffix, and the number that ends a name in COCO's way (COCO_val2014_000000391895.jpg: 391895).
@@ -55,12 +57,14 @@ class Regions(NamedTuple):
         boxes: (R, 4) float32 x0, y0, x1, y1 in pixels of the upright photo.
         scores: (R,) float32, 0 to 1, or NaN.
         size: (width, height) of the upright photo in pixels.
+        photo: SHA-256 of the photo's file, in hexadecimal digits; None where that is not known.
     """
 
     features: Tensor
     boxes: Tensor
     scores: Tensor
     size: tuple[int, int]
+    photo: str | None = None
 
 
 class RegionFile:
@@ -106,6 +110,12 @@ class RegionFile:
         """
         number, index = self.places[key]
         return self.shards[number].read(index)
+
+    def photo(self, key: str) -> tuple[str | None, tuple[int, int]]:
+        """The photo of this key: the SHA-256 of its file, where that is known, and its width and height."""
+        number, index = self.places[key]
+        shard = self.shards[number]
+        return shard.photos[index], shard.size(index)
 
     def find(self, item: CaptionedImage) -> str | None:
         """The key that an image of a data set has here, if it is in."""
@@ -185,6 +195,12 @@ class _Shard(NamedTuple):
     sizes: np.ndarray
     offsets: dict[str, int]
     checksums: list[int] | None
+    photos: list[str | None]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of one of its photos."""
+        width, height = self.sizes[index].tolist()
+        return width, height
 
     def read(self, index: int) -> Regions:
         """The regions of one of its images.
@@ -204,8 +220,8 @@ class _Shard(NamedTuple):
             raise RegionError(f"{where} has other regions than were written there: delete the file and make it again")
         if not is_finite(features) or not is_finite(boxes):
             raise RegionError(f"{where} has features or boxes that are not finite numbers")
-        width, height = self.sizes[index].tolist()
-        return Regions(torch.from_numpy(features), torch.from_numpy(boxes), torch.from_numpy(scores), (width, height))
+        tensors = torch.from_numpy(features), torch.from_numpy(boxes), torch.from_numpy(scores)
+        return Regions(*tensors, self.size(index), self.photos[index])
 
     def _rows(self, name: str, dtype: np.dtype, shape: tuple[int, ...], start: int, end: int) -> np.ndarray:
         """A copy of some rows; a map of the whole file would count as this process's memory."""
@@ -261,6 +277,7 @@ def _open_shard(path: Path) -> _Shard:
             sizes,
             _offsets(path),
             _checked(meta, starts, sizes),
+            list(meta.get("photos", [None] * len(meta["keys"]))),
         )
         num_regions, num_images = int(starts[-1]), len(shard.keys)
         fitting = {"features": (num_regions, shard.feature_dim), "boxes": (num_regions, 4), "scores": (num_regions,)}
@@ -274,6 +291,8 @@ def _open_shard(path: Path) -> _Shard:
             and (sizes > 0).all()
             and starts.dtype.kind == sizes.dtype.kind == "i"
             and all(isinstance(key, str) for key in shard.keys)
+            and len(shard.photos) == num_images
+            and all(isinstance(photo, str | None) for photo in shard.photos)
             and isinstance(shard.made_with, dict | None)
         )
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -291,7 +310,7 @@ def _checked(meta: Mapping[str, Any], starts: np.ndarray, sizes: np.ndarray) -> 
     Raises:
         ValueError: the file's own is another one.
     """
-    if meta.keys() <= {"format", "keys", "made_with"}:
+    if meta.keys() <= {"format", "keys", "made_with", "photos"}:
         return None
     if meta["checksum"] != checksum_of(meta, starts, sizes) or len(meta["rows"]) != len(meta["keys"]):
         raise ValueError("its checksum is another one")

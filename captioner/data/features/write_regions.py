@@ -61,7 +61,9 @@ def write_regions(
     }
     rows = zip(*(tensors[name].split(counts) for name in ("features", "boxes", "scores")), strict=True)
     checksums = [rows_checksum(*(part.numpy() for part in image)) for image in rows]
-    meta = json.loads(json.dumps({"format": FORMAT, "keys": list(images), "made_with": made_with, "rows": checksums}))
+    photos = [regions.photo for regions in images.values()]
+    meta = {"format": FORMAT, "keys": list(images), "made_with": made_with, "rows": checksums, "photos": photos}
+    meta = json.loads(json.dumps(meta))
     meta["checksum"] = checksum_of(meta, tensors["starts"].numpy(), tensors["sizes"].numpy())
     write_whole(path, save(tensors, metadata={KEY: json.dumps(meta, sort_keys=True)}))
 
@@ -95,6 +97,10 @@ class RegionWriter:
 
     Raises:
         RegionError: the folder holds features from something else.
+
+    Attributes:
+        there: what the folder held before; None if nothing.
+        done: the keys of all that it holds.
     """
 
     def __init__(
@@ -110,6 +116,7 @@ class RegionWriter:
         self.shard_images = shard_images
         self.num_shards = len(region_files(self.folder))
         self.feature_dim: int | None = None
+        self.there: RegionFile | None = None
         self.done: set[str] = set()
         self.waiting: dict[str, Regions] = {}
         if self.num_shards:
@@ -119,6 +126,7 @@ class RegionWriter:
                 if there.made_with is not None and made_with is not None:
                     found = "; ".join(differences(there.made_with, made_with))
                 raise RegionError(f"{folder} holds other features ({found}): choose another folder, or delete this one")
+            self.there = there
             self.feature_dim = there.feature_dim
             self.done = set(there.places)
 

@@ -15,11 +15,15 @@ def cleaned(captions: Iterable[str]) -> tuple[str, ...]:
     return tuple(caption for caption in stripped if caption)
 
 
+def image_folders(root: Path) -> list[Path]:
+    """Where a data set's images may lie: `root` and the folders in it, by name."""
+    return [root, *sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))]
+
+
 def folder_holding(root: Path, names: Iterable[str]) -> Path | None:
     """`root` or the first folder in it, by name, that holds the first of the files which is anywhere there."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = (folder for name in names for folder in [root, *folders] if (folder / name).is_file())
-    return next(found, None)
+    folders = image_folders(root)
+    return next((folder for name in names for folder in folders if (folder / name).is_file()), None)
 
 
 def file_name(entry: Any, name: str, where: str) -> str:

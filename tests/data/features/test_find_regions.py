@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -73,6 +75,39 @@ def test_broken_photos_are_named_and_the_rest_is_done(tmp_path, pictures):
     assert {problem.name for problem in problems} == {str(broken.path), str(same.path)}
     assert any("is called 'train/00000.png', as" in problem.reason for problem in problems)
     assert RegionFile(tmp_path / "r").check(pictures) == []
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_second_photo_of_one_name_is_an_error_in_a_later_call_too(tmp_path, draw, monkeypatch, is_known):
+    for number, folder in enumerate("abc"):
+        (tmp_path / folder).mkdir()
+        draw(number, 60, 30 + number).save(tmp_path / folder / "1.png")
+    shutil.copy(tmp_path / "a/1.png", tmp_path / "c/1.png")  # another place is not another photo
+    photos = [item("1.png", tmp_path / folder / "1.png") for folder in "abc"]
+    if not is_known:  # as in files of earlier versions, which have no more than the size
+        add = RegionWriter.add
+        monkeypatch.setattr(RegionWriter, "add", lambda self, key, found: add(self, key, found._replace(photo=None)))
+    eyes = Eyes()
+    assert build(tmp_path / "r", photos[:1], eyes) == []
+    assert (RegionFile(tmp_path / "r").photo("1.png")[0] is not None) == is_known
+    for photo in (photos[0], photos[2]):
+        assert build(tmp_path / "r", [photo], eyes) == []
+    draw(3).save(tmp_path / "2.png")
+    (problem,) = build(tmp_path / "r", [photos[1], item("2.png", tmp_path / "2.png")], eyes)
+    assert problem.name == str(tmp_path / "b/1.png")
+    assert re.match(r"is called '1.png', and the regions that .*/r holds .* another photo.*: rename", problem.reason)
+    assert eyes.num_seen == 2
+    assert set(RegionFile(tmp_path / "r").places) == {"1.png", "2.png"}
+
+
+def test_a_photo_that_is_gone_since_is_named(tmp_path, pictures):
+    build(tmp_path / "r", pictures[:2], Eyes())
+    gone = [item(pictures[0].key, tmp_path / "gone.png"), item("new.png", tmp_path / "new.png")]
+    problems = build(tmp_path / "r", [*gone, pictures[1]], Eyes())
+    assert [(Path(problem.name).name, problem.reason) for problem in problems] == [
+        ("gone.png", "No such file or directory"),
+        ("new.png", "No such file or directory"),
+    ]
 
 
 def test_two_writers_at_once_are_refused(tmp_path, pictures):

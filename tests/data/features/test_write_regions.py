@@ -25,6 +25,18 @@ def test_what_is_written_is_read(tmp_path, images, dtype):
         file.read("other.jpg")
 
 
+def test_what_is_known_of_the_photos_is_kept(tmp_path, images):
+    """Also from one shard to the next; and a file need not know it."""
+    known = {key: regions._replace(photo=f"{key} hashed") for key, regions in images.items()}
+    write_regions(tmp_path / "r" / "a.safetensors", known)
+    with RegionWriter(tmp_path / "r") as writer:
+        writer.add("x", random_regions(2))
+    file = RegionFile(tmp_path / "r")
+    assert file.photo("3.jpg") == ("3.jpg hashed", (63, 40))
+    assert file.read("3.jpg").photo == "3.jpg hashed"
+    assert file.photo("x") == (None, (60, 40))
+
+
 def test_the_layout_is_as_documented(tmp_path, images):
     write_regions(tmp_path / "r.safetensors", images)
     with safe_open(tmp_path / "r.safetensors", framework="np") as file:
@@ -33,7 +45,7 @@ def test_the_layout_is_as_documented(tmp_path, images):
     num_regions = sum(len(regions.boxes) for regions in images.values())
     assert len(meta.pop("rows")) == len(images)
     assert isinstance(meta.pop("checksum"), int)
-    assert meta == {"format": 1, "keys": list(images), "made_with": None}
+    assert meta == {"format": 1, "keys": list(images), "made_with": None, "photos": [None] * len(images)}
     assert {name: (tensor.shape, tensor.dtype.name) for name, tensor in tensors.items()} == {
         "features": ((num_regions, DIM), "float16"),
         "boxes": ((num_regions, 4), "float32"),

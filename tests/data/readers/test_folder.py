@@ -110,6 +110,64 @@ def test_a_quote_in_commas_swallows_no_rows(tmp_path):
         find_reader(write_folder(tmp_path, text)).read("all")
 
 
+ROWS_OF_ANY_NAME = {  # the rows, "," between their cells, and the files that are there
+    "numbers": ('123,"a dog\n124,he said "\n125,a cat', ("123", "124", "125")),
+    "numbers of no files": ('123,"a dog\n124,he said "\n125,a cat', ()),
+    "letters": ('a,"a dog\nb,said "\nc,foo', ("a", "b", "c")),
+    "letters in a folder": ('a,"a dog\nb,said "\nc,foo', ("photos/a", "photos/b", "photos/c")),
+    "letters of other rows": ('a,"a dog\nb,said "\nc,foo\nb,bar\na,baz', ()),
+    "one name": ('a,"a dog\na,said "\nc,foo', ()),
+    "another suffix": ('p0.heic,"a dog\np1.heic,said "\np2.heic,foo', ("p0.heic", "p1.heic", "p2.heic")),
+    "another suffix of no files": ('p.heic,"a dog\nq.heic,said "\nr.heic,foo', ()),
+    "names with numbers": ('img_7,"a dog\nimg_12,said "\nimg_3,foo', ()),
+    "several rows": ('x1,"a dog\nx2,two\n\nx3,three\nx4,said "\nx5,foo', ()),
+}
+
+
+def columns_turned(rows: str) -> str:
+    return "\n".join(",".join(reversed(row.split(","))) for row in rows.split("\n"))
+
+
+@pytest.mark.parametrize("case", ROWS_OF_ANY_NAME)
+@pytest.mark.parametrize("header", ["image,caption", "caption,image"])
+@pytest.mark.parametrize("delimiter", [",", ";", "|", "\t"])
+def test_a_quote_swallows_no_rows_whatever_images_are_called(case, header, delimiter, tmp_path):
+    rows, images = ROWS_OF_ANY_NAME[case]
+    text = f"{header}\n{rows if header.startswith('image') else columns_turned(rows)}\n".replace(",", delimiter)
+    reader = CaptionFolder(write_folder(tmp_path, text, "captions.txt", images), "captions.txt")
+    if delimiter in ",;":
+        with pytest.raises(ValueError, match=r"captions\.txt, line 2: malformed: a double quote is not closed before"):
+            reader.items("all")
+    else:
+        expected: dict[str, tuple[str, ...]] = {}
+        for name, caption in (row.split(",") for row in rows.split("\n") if row):
+            expected[name] = (*expected.get(name, ()), caption.strip())
+        assert captions_of(reader.items("all")) == expected
+
+
+def test_more_separators_in_a_swallowed_row(tmp_path):
+    text = 'image,caption\na,"a dog\nb,said, loudly "\nc,foo\n'
+    with pytest.raises(ValueError, match="line 2: malformed: a double quote is not closed before"):
+        CaptionFolder(write_folder(tmp_path, text, images=("a", "b", "c"))).items("all")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "|", "\t"])
+@pytest.mark.parametrize("names", [("a.jpg", "b.jpg"), ("a", "b"), ("17", "4")])
+@pytest.mark.parametrize(
+    "caption",
+    ["A dog.\nIt is brown", "A dog.\n\nIt is brown, red; or | white", 'A\n\t"dog"\n', "1. A\n2. B\n", 'A\nred | "'],
+)
+def test_a_caption_of_several_lines_is_one(delimiter, names, caption, tmp_path):
+    quoted = '"' + caption.replace('"', '""') + '"'
+    for header, rows in (
+        (f"image{delimiter}caption", f"{names[0]}{delimiter}{quoted}\n{names[1]}{delimiter}four"),
+        (f"caption{delimiter}image", f"{quoted}{delimiter}{names[0]}\nfour{delimiter}{names[1]}"),
+    ):
+        write_folder(tmp_path, f"{header}\n{rows}\n", "captions.txt", names)
+        expected = {names[0]: (caption.strip(),), names[1]: ("four",)}
+        assert captions_of(CaptionFolder(tmp_path, "captions.txt").items("all")) == expected
+
+
 def test_the_first_image_may_be_missing(tmp_path):
     """The folder of the images is that of the others, and one is missing, not all."""
     names = [f"{number}.jpg" for number in range(5)]
@@ -166,8 +224,18 @@ def test_a_small_folder_has_both_splits(count, tmp_path):
             "line 1: no column image.*there are: picture, caption",
         ),
         ("captions.csv", "image,words\na.jpg,one\n", "line 1: no column caption"),
-        ("captions.csv", "[" * 200_000, "line 1: malformed: field larger than field limit"),
-        ("captions.csv", "image,caption\na.jpg," + "x" * 200_000, "line 2: malformed: field larger than field limit"),
+        ("captions.csv", "[" * 200_000, "line 1: a cell of more than 131,072 characters.*shorten it"),
+        (
+            "captions.csv",
+            "image,caption\na.jpg," + "x" * 200_000,
+            "line 2: a cell of more than 131,072 characters.*jsonl",
+        ),
+        (
+            "captions.csv",
+            'image;caption\na.jpg;"' + "x" * 200_000 + '"',
+            "line 2: a cell of more than 131,072 characters",
+        ),
+        ("captions.csv", 'image,caption\na.jpg,"one\n' + "b.jpg,two\n" * 20_000, "line 2: malformed: .*double quotes"),
         (
             "captions.csv",
             "image,caption\na.jpg,one\nb.jpg,two, three\n",
@@ -185,6 +253,18 @@ def test_a_small_folder_has_both_splits(count, tmp_path):
         ("captions.csv", "image,caption,split,split\na.jpg,b,dev,dev\n", "line 1: 2 columns are called 'split'"),
         ("captions.jsonl", '{"image": "a.jpg", "caption": "a", "Caption": "b"}\n', "2 columns are called 'caption'"),
         ("captions.jsonl", '{"image": "a.jpg", "caption": "a", "caption": "b"}\n', "the key 'caption' comes twice"),
+        (
+            "captions.jsonl",
+            '{"image": "a.jpg", "captions": ["a"], "caption": "b"}\n',
+            "line 1: 2 columns are called 'captions' and 'caption'",
+        ),
+        ("captions.csv", "image,Caption,captions\na.jpg,one,two\n", "2 columns are called 'caption' and 'captions'"),
+        (
+            "captions.jsonl",
+            '{"image": "a.jpg", "caption": "a", "split": "dev", "Split": "train"}\n',
+            "2 columns are called 'split'",
+        ),
+        ("captions.jsonl", '{"image": "a.jpg", "caption": "a", "split": "dev", "split ": ""}\n', "called 'split'"),
         ("captions.jsonl", '{"image": "a.jpg", "caption": NaN}\n', "line 1: malformed JSON: NaN"),
         ("captions.jsonl", '{"image": "a.jpg", "caption": "a \\ud83d"}\n', "line 1: the caption .* holds half a char"),
         ("captions.jsonl", '{"image": "a\\u0000.jpg", "caption": "a"}\n', "line 1: the image's name"),
