@@ -24,7 +24,7 @@ from captioner.data.batches import (
     move,
 )
 from captioner.tokenizer import Tokenizer, TokenizerBuilder
-from captioner.types import Batch, Source
+from captioner.types import Batch, Source, TextPair
 from captioner.types.limits import require_sizes
 
 
@@ -135,7 +135,7 @@ class SequenceData(pl.LightningDataModule, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What the data were, for a run that resumes."""
-        return {"data": {split: self._digest(split) for split in (self.train_split, self.val_split)}}
+        return {"data": {use: self._digest(split) for use, split in self._uses().items()}, "cut": self._cut()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See that the data are those of the run that is resumed.
@@ -146,20 +146,34 @@ class SequenceData(pl.LightningDataModule, ABC):
         assert self.trainer is not None
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
-        for split, digest in state["data"].items():
-            if digest != self._digest(split):
+        advice = "resume with the same, or start anew in another --run_dir (from these weights by --model.init_from)"
+        for use, split in self._uses().items():
+            if state["data"].get(use) != self._digest(split):
                 raise ValueError(
-                    f"the run began with other data: in the split {split!r}, images or captions were added, removed, "
-                    "changed or put in another order since; resume with the same data, or start anew in another "
-                    "--run_dir (from these weights by --model.init_from)"
+                    f"the run began with other data: in the split {split!r}, images, sentences or captions were added, "
+                    f"removed, changed or put in another order since; {advice}"
+                )
+        for name, value in self._cut().items():
+            if state["cut"].get(name) != value:
+                raise ValueError(
+                    f"the run began with data.{name} {state['cut'].get(name)}, and here it is {value}; {advice}"
                 )
 
+    def _uses(self) -> dict[str, str]:
+        """What the splits are for."""
+        return {"training": self.train_split, "validation": self.val_split}
+
+    def _cut(self) -> dict[str, int | None]:
+        """How much of each item is trained on."""
+        return {"captions_per_image": self.captions_per_image, "max_words": self.max_words}
+
     def _digest(self, split: str) -> str:
-        """Of the keys and captions of a split."""
+        """Of the keys, sentences and captions of a split."""
         if split not in self._digests:
             content = sha256()
             for item in self.items(split):
-                content.update(json.dumps([item.key, *item.captions]).encode())
+                read = [item.text] if isinstance(item, TextPair) else []
+                content.update(json.dumps([item.key, read, item.captions]).encode())
             self._digests[split] = content.hexdigest()
         return self._digests[split]
 

@@ -47,9 +47,15 @@ class Trainer(pl.Trainer):
             else:
                 precision = "32-true"
                 rank_zero_info(f"precision auto: 32-true, as this {name} has no bfloat16 units")
-        elif str(precision).startswith("bf16") and device is not None and not has_bf16(device):
+        elif _is_bf16(precision, device) and device is not None and not has_bf16(device):
             rank_zero_warn(f"precision {precision}: {EMULATED.format(device=name)}; `precision: auto` chooses for you")
         super().__init__(accelerator=accelerator, precision=precision, **kwargs)
+
+
+def _is_bf16(precision: _PRECISION_INPUT | None, device: torch.device | None) -> bool:
+    """Whether Lightning computes in bf16: also in place of float16 on a CPU, which has none."""
+    on_cpu = device is not None and device.type == "cpu"
+    return str(precision).startswith("bf16") or (on_cpu and str(precision) in ("16", "16-mixed"))
 
 
 def _require_possible(arguments: Mapping[str, Any]) -> None:

@@ -101,6 +101,14 @@ def test_a_run_goes_on_with_the_data_it_began_with(tmp_path):
         changed.load_state_dict(state)  # other data may be validated
 
 
+@pytest.mark.parametrize("change", [{"captions_per_image": 1}, {"max_words": 4}, {"train_split": "dev"}])
+def test_a_run_goes_on_with_as_much_of_each_image(tmp_path, change):
+    module = data(tmp_path, **change)
+    module.trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING))
+    with pytest.raises(ValueError, match="the run began with "):
+        module.load_state_dict(data(tmp_path).state_dict())
+
+
 def test_a_batch_moves_with_all_but_its_lengths(tmp_path):
     module = data(tmp_path)
     batch = next(iter(module.train_dataloader()))

@@ -39,6 +39,8 @@ def test_what_is_asked_for_is_done_and_its_price_named(units, said):
     units(False)
     with pytest.warns(UserWarning, match="precision bf16-mixed: bf16 is emulated, as this CPU has no bfloat16 units"):
         assert Trainer(precision="bf16-mixed", **QUIET).precision == "bf16-mixed"
+    with pytest.warns(UserWarning, match="precision 16-mixed: bf16 is emulated"):
+        Trainer(precision="16-mixed", **QUIET)  # bf16 takes its place on a CPU
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         assert Trainer(**QUIET).precision == "32-true"
