@@ -65,7 +65,7 @@ def test_a_fault_is_found_or_the_parser_s_own_words_are_used(config):
     ("content", "message"),
     [
         (b"model: [", "not a YAML file"),
-        (b"\xff\xfe", "not a YAML file"),
+        (b"\xff\xfe", "not UTF-8 text"),
         (b"- 1", "not a training config"),
         (b"", "not a training config"),
         (b"a: &a [*a]", "something in it holds itself"),
