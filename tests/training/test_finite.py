@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from no_waiting import NoWaiting
 from task_cases import Patches, make_task, make_trainer
 
 from captioner.losses import CaptionLoss
@@ -121,6 +122,16 @@ def test_a_gpu_is_not_waited_for(monkeypatch):
     watch.step("step 0", bad, [], scaled=False)
     with pytest.raises(NotFiniteError, match="in step 0"):
         watch.require({})
+
+
+def test_a_look_asks_the_device_for_nothing(monkeypatch):
+    monkeypatch.setattr(finite, "STEPS_BEHIND", {"meta": 2})
+    watch, loss = FiniteWatch(), torch.ones(4, device="meta")
+    with NoWaiting():
+        for step in range(2):
+            watch.step(
+                f"step {step}", loss, [torch.ones(3, device="meta"), torch.ones(2, 2, device="meta")], scaled=False
+            )
 
 
 def test_infinite_gradients_of_a_scaled_loss_are_the_scalers_business():
