@@ -19,9 +19,9 @@ from benchmarks.pack import unpack
 from captioner.checkpoint import load_model
 from captioner.data.images import Augmentation, ImageTransform, open_image
 from captioner.data.readers import Reader, SyntheticShapes
+from captioner.devices import find_device
 from captioner.losses import CaptionLoss
 from captioner.models import AdditiveAttention, Decoder, GridEncoder, ShowAttendTell
-from captioner.predictors import find_device
 from captioner.specs import build_part, describe_part, weightless
 from captioner.tasks.captioning import CaptionData, CaptioningTask
 from captioner.tokenizer import WordLevel

@@ -1,4 +1,4 @@
-"""What a device can do: fast number formats, and answers that are fetched without waiting for all its work."""
+"""Devices by name, the number formats that they are fast in, and answers that are read without waiting for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,23 @@ from torch import Tensor
 
 EMULATED = "bf16 is emulated, as this {device} has no bfloat16 units: expect it to be several times slower than fp32"
 """What bf16 costs where `has_bf16` is false. (Captioning on an AVX2 processor: 8 times.)"""
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """The device of this name; "auto" is a GPU where there is one.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device).item()  # "meta" has no numbers
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {name!r} cannot be used here: {reason}") from error
+    return device
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -1,4 +1,4 @@
-"""Number formats of a device, and answers from it."""
+"""Devices by name, their number formats, and answers from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from captioner.devices import fetched, has_bf16
+from captioner.devices import fetched, find_device, has_bf16
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -54,3 +54,12 @@ def test_a_gpu_that_emulates_counts_as_one_without(monkeypatch):
 
 def test_an_answer_that_is_here_is_read_as_it_is():
     assert fetched(torch.tensor([True, False]))().tolist() == [True, False]
+
+
+def test_devices():
+    assert find_device("cpu") == torch.device("cpu")
+    assert find_device("auto").type in ("cpu", "cuda", "mps")
+    for name in ("gpu", "cuda:99", "", "cpu:x", "meta"):
+        with pytest.raises(ValueError, match=f"device '{name}' cannot be used here: ") as caught:
+            find_device(name)
+        assert "\n" not in str(caught.value)

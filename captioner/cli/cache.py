@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build or extend the cache; 1 if some images could not be read."""
     from captioner.data.features.build_cache import build_cache
-    from captioner.predictors import find_device
+    from captioner.devices import find_device
 
     if Path(args.data).is_file():
         if args.model is not None:

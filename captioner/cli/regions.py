@@ -89,7 +89,7 @@ def _build(
     from captioner.data.features.find_regions import build_regions
     from captioner.data.features.identity import identity
     from captioner.data.images import ImageTransform
-    from captioner.predictors import find_device
+    from captioner.devices import find_device
 
     folder = _folder(args, data)
     transform = ImageTransform(SIZE) if data is None else data.transform

@@ -24,7 +24,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.callbacks import (
     EarlyStopping,
@@ -47,6 +46,7 @@ from captioner.tasks.captioning import (
     SampleCaptions,
     TextData,  # noqa: F401 (so that a config may name it without its module)
 )
+from captioner.texts import read_yaml
 from captioner.training import AtomicCheckpointIO, ExactResume, Trainer
 from captioner.training.run_folder import (
     ConfigOfRun,
@@ -222,8 +222,8 @@ def names_its_data(arguments: Sequence[str]) -> bool:
         return True
     for path in configs_in(arguments):
         try:
-            config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
+            config = read_yaml(path)
+        except (OSError, ValueError):
             continue  # LightningCLI says what is wrong with it
         data = config.get("data") if isinstance(config, dict) else None
         if isinstance(data, dict) and "class_path" in data:

@@ -21,9 +21,8 @@ from captioner.data.images import ImageSource, ImageTransform
 from captioner.data.sources.cached import CachedFeatures
 from captioner.data.sources.regions import StoredRegions
 from captioner.decoding import BeamSearch, Rules, Search
-from captioner.devices import EMULATED, has_bf16
+from captioner.devices import EMULATED, find_device, has_bf16
 from captioner.predictors.caption import Alternative, Caption
-from captioner.predictors.device import find_device
 from captioner.predictors.maps import head_names, of_segment, per_word
 from captioner.predictors.reading import MAX_THREADS, T, prefetch
 from captioner.predictors.wording import Wording, is_text, require_text
