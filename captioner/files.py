@@ -219,7 +219,7 @@ def locked(folder: str | Path, wait: bool = False, name: str = "lock") -> Iterat
 
 @contextmanager
 def held(path: str | Path) -> Iterator[None]:
-    """Hold a name in a folder for writing, so that no other process writes what is called so meanwhile.
+    """Hold a name in a folder, so that no other process writes to a file of that name meanwhile.
 
     The system lets go of it however the process ends, and nothing stays behind. A device or a pipe is not held; nor is
     anything where there are no locks (on Windows, say).

@@ -30,7 +30,7 @@ from captioner.types import AttentionMaps, InputError, Memory, Opened, Source, T
 
 
 class BrokenModelError(ValueError):
-    """A model whose log-probabilities are no numbers."""
+    """A model whose log-probabilities are not finite."""
 
 
 SHIPPED_MODEL = Path(__file__).parents[1] / "assets" / "flickr8k.safetensors"
@@ -126,7 +126,7 @@ class Captioner:
 
         Raises:
             InputError: a photo cannot be read; see `stream` to go on with the others.
-            BrokenModelError: the model's log-probabilities are no numbers.
+            BrokenModelError: the model's log-probabilities are not finite.
             ValueError: sizes, lengths or words that are not possible.
         """
         if isinstance(images, ImageSource):
@@ -205,7 +205,7 @@ class Captioner:
         Raises:
             InputError: the photo cannot be read.
             ValueError: the caption has no words, or is no text.
-            BrokenModelError: the model's log-probabilities are no numbers.
+            BrokenModelError: the model's log-probabilities are not finite.
         """
         require_text("the caption", text)
         tokens = self.tokenizer.encode(text)
@@ -258,7 +258,7 @@ class Captioner:
         return captions
 
     def _require_finite(self, log_probs: Iterable[float]) -> None:
-        """Refuse log-probabilities that are no numbers, which no caption is worth reading with.
+        """Refuse log-probabilities that are not finite: such a caption means nothing.
 
         Raises:
             BrokenModelError: one is not finite.

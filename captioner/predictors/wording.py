@@ -17,7 +17,7 @@ def require_text(what: str, text: str) -> None:
     """Refuse what is no text, see `is_text`.
 
     Raises:
-        ValueError: it is none; says of what it was to be.
+        ValueError: it is not text; the message says what it should have been.
     """
     if not is_text(text):
         raise ValueError(f"{what} {text!r} is no text, but bytes or half a character: write it in UTF-8")

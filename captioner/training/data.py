@@ -122,10 +122,10 @@ class SequenceData(pl.LightningDataModule, ABC):
     # -------------------------------------------------------------------------------- Lightning's hooks
 
     def setup(self, stage: str) -> None:
-        """See that all items can be had and that there is something to validate on, before an epoch of training.
+        """See that items can be loaded and that there are some to validate on, before the first epoch.
 
         Raises:
-            ValueError: there is not, or an item is known to be one that cannot be loaded.
+            ValueError: there is not, or an item is already known to be unreadable.
         """
         self.encoded(self.val_split)
         for split in (self.train_split, self.val_split):

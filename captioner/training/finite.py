@@ -1,4 +1,4 @@
-"""A training stops where its numbers are no numbers any more, before anything is saved of it."""
+"""Stops a training whose numbers are no longer finite, before anything of it is saved."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def held(run_dir: str) -> Iterator[None]:
 
 
 def require_watchable(trainer: pl.Trainer, validates: Sequence[str]) -> None:
-    """See that what decides on the best checkpoint and on stopping will be there.
+    """See that the metrics that choose the best checkpoint and stop the training will be logged.
 
     Raises:
         ValueError: it is not logged, or nothing is validated.

@@ -291,7 +291,7 @@ def _read_entry(line: bytes, where: str, num_bytes: int) -> _Entry:
         num_bytes: of the shard.
 
     Raises:
-        ValueError: it is malformed, or a value is none that can be.
+        ValueError: it is malformed, or holds an impossible value.
         TypeError: it has other fields.
     """
     entry = _Entry(**parse_json(line.decode(), where))

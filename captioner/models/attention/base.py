@@ -48,7 +48,7 @@ class Attention(nn.Module, ABC):
         normaliser: turns scores into weights; softmax by default.
 
     Raises:
-        ValueError: a size that is none.
+        ValueError: an impossible size.
 
     Attributes:
         kinds: the kinds of memory that it is defined for; all, unless a subclass says otherwise.

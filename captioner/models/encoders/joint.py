@@ -27,7 +27,7 @@ class JointEncoder(Encoder):
         feature_dim: D, the common size.
 
     Raises:
-        ValueError: there are no encoders, or a size that is none.
+        ValueError: there are no encoders, or an impossible size.
     """
 
     def __init__(self, encoders: list[Encoder], feature_dim: int = 512) -> None:

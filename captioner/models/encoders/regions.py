@@ -204,7 +204,7 @@ class PrecomputedRegions(Encoder):
         feature_dim: D of the file's features.
 
     Raises:
-        ValueError: a size that is none.
+        ValueError: an impossible size.
     """
 
     def __init__(self, feature_dim: int) -> None:
